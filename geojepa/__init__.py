@@ -1,0 +1,1 @@
+"""GeoJEPA: self-supervised joint-embedding prediction over map entities and aerial images."""

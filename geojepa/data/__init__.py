@@ -1,0 +1,1 @@
+"""From extracts and imagery to a corpus, its labels and splits."""

@@ -1,0 +1,1 @@
+"""Embeddings, probes, baselines and metrics."""

@@ -1,0 +1,1 @@
+"""Tokens, positions, encoder, predictor, teacher and losses."""

@@ -1,0 +1,1 @@
+"""Attention and masking for ragged tiles."""
