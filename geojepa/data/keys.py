@@ -12,13 +12,13 @@ from functools import cache
 MAX_LENGTH = 255
 
 # the top-level keys that say what an entity is
-MAIN_KEYS = frozenset(
-    "advertising aerialway aeroway amenity attraction barrier bridge building building:part club "
-    "craft emergency entrance golf healthcare highway historic indoor junction landcover landuse "
-    "leisure man_made military natural office piste:type place playground power public_transport "
-    "railway route seamark:type shop sport telecom tourism traffic_calming tunnel water waterway "
-    "area:highway".split()
-)
+_MAIN = """
+advertising aerialway aeroway amenity area:highway attraction barrier bridge building building:part
+club craft emergency entrance golf healthcare highway historic indoor junction landcover landuse
+leisure man_made military natural office piste:type place playground power public_transport railway
+route seamark:type shop sport telecom tourism traffic_calming tunnel water waterway
+"""
+MAIN_KEYS = frozenset(_MAIN.split())
 
 # what an importer or a mapper noted for other mappers
 _BOOKKEEPING = re.compile(
@@ -29,8 +29,10 @@ _BOOKKEEPING = re.compile(
     """,
     re.VERBOSE,
 )
-# `generator:source=solar` says what the thing runs on
-_DESCRIBING = frozenset({"crossing_ref", "generator:source", "plant:source"})
+# keys that look like the ones below, yet describe: `generator:source=solar`
+_DESCRIBING = frozenset(
+    {"communication:mobile_phone", "crossing_ref", "generator:source", "plant:source"}
+)
 
 _IDENTIFYING = re.compile(
     r"""(^|[:_])name(s|[:_\d].*)?$
@@ -40,7 +42,7 @@ _IDENTIFYING = re.compile(
     | (^|[:_])(addr|address|contact|is_in|description|inscription|destination)([:_\d].*)?$
     | ^(capital_|country_code_)?iso3166.*$
     | (^|[:_])(date|dates|timestamp|lastcheck|last_check|year|uuid|guid|id|bin|code)$
-    | ^(check_date|start_date|end_date|survey|year_built|year_of_construction)([:_].*)?$
+    | ^(check_date|start_date|end_date|survey|(.*:)?year_(built|of_construction))([:_].*)?$
     | ^(gnis|nhd|nycdoitt|lacounty|opengeodb|bfs|gtfs|osmc|swisstopo|tmc|teryt):.*$
     | ^(housenumber|postcode|postal_code.*|zip.*|iata|icao|faa|callsign)$
     | ^(from|to|via|exit_to|symbol)(:.*)?$
@@ -49,6 +51,10 @@ _IDENTIFYING = re.compile(
     re.VERBOSE,
 )
 
+_AREA = """
+amenity area:highway boundary building building:part craft healthcare landcover landuse office place
+public_transport ruins shop tourism
+"""
 # closed ways with these keys are areas, save for the values listed
 _AREA_UNLESS: dict[str, frozenset[str]] = {
     "aeroway": frozenset({"runway", "taxiway", "taxilane", "jet_bridge", "parking_position"}),
@@ -59,11 +65,7 @@ _AREA_UNLESS: dict[str, frozenset[str]] = {
     "man_made": frozenset({"cutline", "embankment", "pipeline", "breakwater", "groyne", "dyke"}),
     "military": frozenset({"trench"}),
     "natural": frozenset({"coastline", "cliff", "ridge", "arete", "tree_row", "valley"}),
-    **dict.fromkeys(
-        "amenity area:highway boundary building building:part craft healthcare landcover landuse "
-        "office place public_transport ruins shop tourism".split(),
-        frozenset(),
-    ),
+    **dict.fromkeys(_AREA.split(), frozenset()),
 }
 # closed ways with these keys are lines, save for the values listed
 _AREA_IF: dict[str, frozenset[str]] = {
