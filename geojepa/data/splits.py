@@ -97,7 +97,7 @@ def folds(tiles: geopandas.GeoDataFrame, n: int = FOLDS) -> np.ndarray:
         load = np.zeros(n, np.int64)
         labels, of, sizes = np.unique(block[place == name], return_inverse=True, return_counts=True)
         # equal blocks in a hashed order: in map order neighbours would never share a fold
-        order = sorted(range(len(labels)), key=lambda b: (-sizes[b], _digest([labels[b]])))
+        order = sorted(range(len(labels)), key=lambda b: (-sizes[b], _digest([str(labels[b])])))
         dealt = np.empty(len(labels), np.int64)
         for b in order:
             dealt[b] = np.lexsort((total, load))[0]
@@ -178,7 +178,7 @@ def _buffered(
                 f"{name}: no {part} tiles are left; use fewer folds or a corpus of more blocks"
             )
     keys = tile_keys(tiles)
-    digest = _digest([_digest(sorted(keys[rows])) for rows in parts.values()])
+    digest = _digest([_digest(sorted(keys[rows].tolist())) for rows in parts.values()])
     return Split(name, left_out=left_out, hash=digest, **parts)
 
 
