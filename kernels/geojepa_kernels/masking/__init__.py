@@ -1,0 +1,104 @@
+"""Masks for ragged batches of tiles, by integer rules and a counter-based generator."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from geojepa_kernels.choice import check_impl
+from geojepa_kernels.masking.compaction import Compact, compact_reference
+from geojepa_kernels.masking.reference import draw_masks_reference
+from geojepa_kernels.masking.streams import draw_strategy, generator_key
+
+STRATEGIES = ("random", "contiguous", "area", "modality")
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The target sets of each token of a batch.
+
+    Attributes:
+        targets: (tokens,) uint8, bit m set where the token is in target set m.
+        target_sets: M, the number of target sets of each tile.
+    """
+
+    targets: Tensor
+    target_sets: int
+
+    @property
+    def context(self) -> Tensor:
+        """(tokens,) bool, the tokens of no target set: what the context encoder sees."""
+        return self.targets == 0
+
+
+def draw_masks(
+    cu_seqlens: Tensor,
+    box: Tensor,
+    modality: Tensor,
+    tile_key: Tensor,
+    *,
+    strategy: str,
+    seed: int,
+    step: int,
+    size: int,
+    min_context: int,
+    target_sets: int = 4,
+    modalities: int = 2,
+    impl: str = "auto",
+) -> Masks:
+    """Draws the target sets of a step; a tile's are the same in any batch and on any device.
+
+    Args:
+        cu_seqlens: (tiles + 1,) int32, where each tile's tokens start.
+        box: (tokens, 8) float32 corners or (tokens, 2) centres, in tile units.
+        modality: (tokens,) uint8, below `modalities`; read by "modality" alone.
+        tile_key: (tiles,) int64, the identity of each tile in the generator.
+        strategy: "random", "contiguous", "area" or "modality".
+        seed: of the run, in [0, 2**32).
+        step: in [0, 2**32).
+        size: of a target set, per mille of the tile's tokens or, for "area", of its area; for
+            "modality", of the random sets of a tile with a single modality.
+        min_context: of a tile's tokens that stay in the context, per mille.
+        target_sets: M, at most 8; "modality" has `modalities - 1` instead.
+        modalities: how many there are.
+        impl: "auto" or "reference".
+
+    Returns:
+        The masks, on the device of `box`.
+
+    Raises:
+        ValueError: an unknown strategy or impl, or a number out of its range.
+    """
+    check_impl(impl)
+    if strategy not in STRATEGIES:
+        raise ValueError(f"strategy={strategy!r}: choose one of {', '.join(STRATEGIES)}")
+    sets = modalities - 1 if strategy == "modality" else target_sets
+    ranges = {"size": (size, 1, 1000), "min_context": (min_context, 0, 1000), "sets": (sets, 1, 8)}
+    for name, (value, low, high) in ranges.items():
+        if not (isinstance(value, int) and low <= value <= high):
+            raise ValueError(f"{name}={value!r}: give an integer in [{low}, {high}]")
+    key = generator_key(seed, step)
+    targets = draw_masks_reference(
+        cu_seqlens, box, modality, tile_key, key, strategy, size, min_context, sets, modalities
+    )
+    return Masks(targets, sets)
+
+
+def compact(masks: Masks, cu_seqlens: Tensor, *, impl: str = "auto") -> Compact:
+    """Orders the tokens of masks into a packed context and packed target sets.
+
+    Args:
+        masks: of (tokens,) tokens.
+        cu_seqlens: (tiles + 1,) int32, where each tile's tokens start.
+        impl: "auto" or "reference".
+
+    Returns:
+        context_index, cu_context, target_index, cu_targets: see `Compact`.
+
+    Raises:
+        ValueError: an unknown impl.
+    """
+    check_impl(impl)
+    return compact_reference(masks.targets, masks.target_sets, cu_seqlens)
+
+
+__all__ = ["STRATEGIES", "Compact", "Masks", "compact", "draw_masks", "draw_strategy"]

@@ -1,0 +1,29 @@
+"""Shared-context attention in plain PyTorch: the judge of the kernel, and the CPU path."""
+
+import torch
+from torch import Tensor
+
+from geojepa_kernels.attention.reference import attend
+
+
+def shared_context_reference(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_context: Tensor,
+    cu_targets: Tensor,
+    dropout_p: float,
+    scale: float,
+) -> Tensor:
+    """Each context and each target set on its own; shapes as in `shared_context_attention`."""
+    contexts, targets = cu_context.diff().tolist(), cu_targets.diff().tolist()
+    if not contexts:
+        return q.clone()
+    tiles, sets = len(contexts), len(targets) // len(contexts)
+    q, k, v = (x.transpose(0, 1).split(contexts + targets, 1) for x in (q * scale, k, v))
+    outputs = [attend(q[tile], k[tile], v[tile], dropout_p) for tile in range(tiles)]
+    for own in range(tiles, len(q)):
+        tile = (own - tiles) // sets
+        keys, values = (torch.cat((x[tile], x[own]), dim=1) for x in (k, v))
+        outputs.append(attend(q[own], keys, values, dropout_p))
+    return torch.cat(outputs, dim=1).transpose(0, 1)
