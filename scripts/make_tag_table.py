@@ -180,7 +180,7 @@ type: restriction route route_master site street tunnel waterway
 
 def documented() -> set[tuple[str, str]]:
     """The pairs of `DOCUMENTED`; `_mph` is the one ending that stands for a space."""
-    pairs = set()
+    pairs: set[tuple[str, str]] = set()
     for line in DOCUMENTED.strip().splitlines():
         keys, values = line.split(": ", 1)
         for value in values.split():
