@@ -7,9 +7,9 @@ import geopandas
 import numpy as np
 import shapely
 
+from geojepa.data.prepare import MAX_ENTITIES, MIN_ENTITIES
 from geojepa.errors import GeoJEPAError
 
-FEWEST_ENTITIES, MOST_ENTITIES = 5, 1250
 FOLDS = 5
 # extracts of one city, thirteen tiles apart
 CITIES = {"baltimore_md": "baltimore", "reisterstown_md": "baltimore"}
@@ -42,7 +42,7 @@ class Split:
 
 def usable(tiles: geopandas.GeoDataFrame) -> np.ndarray:
     """Return whether each tile has as many entities as training and benchmark ask: (T,) bool."""
-    return tiles["entities"].between(FEWEST_ENTITIES, MOST_ENTITIES).to_numpy()
+    return tiles["entities"].between(MIN_ENTITIES, MAX_ENTITIES).to_numpy()
 
 
 def tile_keys(tiles: geopandas.GeoDataFrame) -> np.ndarray:
@@ -143,6 +143,21 @@ def split_named(tiles: geopandas.GeoDataFrame, name: str) -> Split:
         case ["place", *place] if place:
             return split_by_place(tiles, " ".join(place))
     raise GeoJEPAError(f"split '{name}': write 'fold 0 of {FOLDS}' or 'place NAME'")
+
+
+def trained_on(tiles: geopandas.GeoDataFrame, description: dict[str, str | int]) -> np.ndarray:
+    """Return the `tile_keys` of the training tiles of a split that a run's config describes.
+
+    Raises:
+        GeoJEPAError: the corpus no longer gives the same split.
+    """
+    again = split_named(tiles, str(description["name"]))
+    if again.hash != description["hash"]:
+        raise GeoJEPAError(
+            f"{again.name}: the run was trained on another corpus or another version of it;"
+            " give the corpus that it was trained on"
+        )
+    return tile_keys(tiles)[again.train]
 
 
 def is_near(tiles: geopandas.GeoDataFrame, rows: np.ndarray, others: np.ndarray) -> np.ndarray:

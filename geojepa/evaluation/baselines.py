@@ -1,0 +1,164 @@
+"""Systems to beat that need no training of their own: constants, counts and pooled tag embeddings.
+
+A system turns tiles into features; `benchmark` puts heads on them. See `System` for the interface.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from geojepa.data.corpus import Corpus, TileData
+from geojepa.data.splits import Split
+from geojepa.model.tags import TagTable, entity_tag_embeddings
+
+KINDS = 4
+# tiles whose entities are held in memory at once
+CHUNK = 512
+# TagCount keeps tags that are on this many training tiles, the most common ones
+MIN_TILES, MAX_TAGS = 5, 500
+
+
+class System(Protocol):
+    """Anything the benchmark can measure.
+
+    Attributes:
+        name: unique in a table.
+        kind: "constant", "frozen" or "supervised".
+        modalities: such as "T" or "GTI", "-" where it reads none.
+        probes: heads of its own; None takes those of the benchmark.
+        seeds: pretraining seeds; one where nothing is drawn.
+        per_split: whether features differ between splits.
+        parameters, seconds, device: size, pretraining time and where, for the table.
+    """
+
+    name: str
+    kind: str
+    modalities: str
+    probes: tuple[str, ...] | None
+    seeds: Sequence[int]
+    per_split: bool
+    parameters: int
+    seconds: float
+    device: str
+
+    def features(self, rows: np.ndarray, hide: str | None, split: Split, seed: int) -> np.ndarray:
+        """Return features (len(rows), F) of the view that hides a task; zeros without tokens."""
+        ...
+
+    def seen(self, split: Split, seed: int) -> np.ndarray | None:
+        """Return the `tile_keys` that the encoder was trained on; None if it was not trained."""
+        ...
+
+
+class Baseline:
+    """What the systems of this file share: they read a corpus and are not trained."""
+
+    name = "Dummy"
+    kind = "frozen"
+    modalities = "T"
+    probes: tuple[str, ...] | None = None
+    seeds: Sequence[int] = (0,)
+    per_split = False
+    parameters = 0
+    seconds = 0.0
+    device = "cpu"
+
+    def __init__(self, corpus: Corpus) -> None:
+        self.corpus = corpus
+
+    def seen(self, split: Split, seed: int) -> np.ndarray | None:
+        """No tile: nothing is pretrained."""
+        return None
+
+    def features(self, rows: np.ndarray, hide: str | None, split: Split, seed: int) -> np.ndarray:
+        """Features (len(rows), F) float32, read in chunks."""
+        chunks = np.split(rows, range(CHUNK, len(rows), CHUNK))
+        return np.concatenate([self.pool(self.corpus.read(part, hide)) for part in chunks])
+
+    def pool(self, tiles: TileData) -> np.ndarray:
+        """Features of some tiles: (T, F) float32."""
+        raise NotImplementedError
+
+
+class Dummy(Baseline):
+    """The best constant of train."""
+
+    kind = "constant"
+    modalities = "-"
+
+    def pool(self, tiles: TileData) -> np.ndarray:
+        """Nothing: (T, 0)."""
+        return np.zeros((len(tiles.rows), 0), np.float32)
+
+
+class Count(Baseline):
+    """The number of entities by kind, and its logarithm: how much a bare count explains."""
+
+    name = "Count"
+    modalities = "-"
+
+    def pool(self, tiles: TileData) -> np.ndarray:
+        """Counts and log1p counts of points, lines, polygons and groups: (T, 8)."""
+        owner = _owner(tiles.cu_entities)
+        flat = np.bincount(owner * KINDS + tiles.kind, minlength=len(tiles.rows) * KINDS)
+        counts = flat.reshape(-1, KINDS).astype(np.float32)
+        return np.concatenate([counts, np.log1p(counts)], axis=1)
+
+
+class TagCount(Baseline):
+    """How many entities carry each common tag, as log1p counts, under a supervised head."""
+
+    name = "TagCount"
+    kind = "supervised"
+    probes: tuple[str, ...] | None = ("GBM", "MLP")
+    per_split = True
+
+    def features(self, rows: np.ndarray, hide: str | None, split: Split, seed: int) -> np.ndarray:
+        """Log1p counts of the tags that are common on the split's training tiles."""
+        tiles = self.corpus.read(rows, hide)
+        tags_before = tiles.cu_tags[tiles.cu_entities]
+        ones = np.ones(len(tiles.tag_ids), np.float32)
+        shape = (len(rows), len(self.corpus.vocabulary))
+        counts = csr_array((ones, tiles.tag_ids, tags_before), shape=shape)
+        counts.sum_duplicates()
+        on_tiles = counts[np.flatnonzero(np.isin(rows, split.train))].count_nonzero(axis=0)
+        common = np.argsort(-on_tiles, kind="stable")[:MAX_TAGS]
+        kept = np.sort(common[on_tiles[common] >= MIN_TILES])
+        return np.log1p(counts[:, kept].toarray())
+
+
+class TagPool(Baseline):
+    """Frozen tag embeddings summed to entities, pooled by mean or sum, and by max."""
+
+    def __init__(self, corpus: Corpus, first: Literal["mean", "sum"] = "mean") -> None:
+        super().__init__(corpus)
+        self.first = first
+        self.name = f"TagPool ({first}, max)"
+        self.table = TagTable.load()
+        self.table_rows = self.table.lookup(corpus.vocabulary)
+
+    def pool(self, tiles: TileData) -> np.ndarray:
+        """Mean or sum, and max, over a tile's entities: (T, 768)."""
+        entities = entity_tag_embeddings(self.table_rows, tiles.tag_ids, tiles.cu_tags, self.table)
+        count = np.diff(tiles.cu_entities)
+        out = np.zeros((len(count), 2, entities.shape[1]), np.float32)
+        filled = np.flatnonzero(count)
+        starts = tiles.cu_entities[filled]
+        if len(filled):
+            out[filled, 0] = np.add.reduceat(entities, starts)
+            out[filled, 1] = np.maximum.reduceat(entities, starts)
+        if self.first == "mean":
+            out[filled, 0] /= count[filled, None]
+        return out.reshape(len(count), -1)
+
+
+def baselines(corpus: Corpus) -> list[System]:
+    """Every system of this file, on one corpus."""
+    pools = (TagPool(corpus, "mean"), TagPool(corpus, "sum"))
+    return [Dummy(corpus), Count(corpus), TagCount(corpus), *pools]
+
+
+def _owner(cu_entities: np.ndarray) -> np.ndarray:
+    return np.repeat(np.arange(len(cu_entities) - 1), np.diff(cu_entities))
