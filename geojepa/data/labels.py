@@ -11,8 +11,7 @@ from geojepa.data.reading import GROUP, LINE, POINT, Features
 
 TASKS = ("traffic_signals", "building_count", "max_speed", "bridge", "car_bridge")
 CAR_CLASSES = frozenset(
-    "motorway trunk primary secondary tertiary unclassified residential service living_street"
-    " motorway_link trunk_link primary_link secondary_link tertiary_link".split()
+    ["motorway", "trunk", "primary", "secondary", "tertiary", "unclassified", "residential", "service", "living_street", "motorway_link", "trunk_link", "primary_link", "secondary_link", "tertiary_link"]
 )
 _SPEED = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(mph|knots|km/h|kmh|kph)?\s*$")
 _KMH = {"mph": 1.609344, "knots": 1.852}

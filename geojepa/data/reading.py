@@ -93,11 +93,6 @@ def _relations(path: Path) -> dict[int, tuple[dict[str, str], list[tuple[str, in
     return found
 
 
-def _sorted_by_type(path: Path) -> bool:
-    header = osmium.io.Reader(str(path), osm.NOTHING).header()
-    return header.get("sorting") == "Type_then_ID"
-
-
 def _read_osm(path: Path) -> Features:
     skipped: Counter[str] = Counter()
     relations = _relations(path)
@@ -107,7 +102,9 @@ def _read_osm(path: Path) -> Features:
     }
     processor = osmium.FileProcessor(str(path), osm.NODE | osm.WAY).with_locations()
     if not wanted_nodes:
-        processor.with_filter(osmium.filter.EmptyTagFilter().enable_for(osm.NODE))
+        untagged = osmium.filter.EmptyTagFilter()
+        untagged.enable_for(osm.NODE)
+        processor.with_filter(untagged)
     to_wkb = osmium.geom.WKBFactory().create_linestring
     nodes: dict[int, tuple[dict[str, str], float, float]] = {}
     ways: dict[int, tuple[dict[str, str], str, bool]] = {}

@@ -1,0 +1,144 @@
+"""The command line: `geojepa` and `python -m geojepa` are one."""
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from geojepa.errors import GeoJEPAError
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def city(out: Path = Path("data"), seed: int = 0, size: int = 28) -> None:
+    """Make the sample city lilliput: an extract, an orthophoto and its true quarters.
+
+    Args:
+        out: folder of the three files.
+        seed: of the city.
+        size: tiles along one side.
+    """
+    from geojepa.data.city import build_city
+
+    files = build_city(out, seed=seed, size=size)
+    print(f"wrote {files.extract}, {files.imagery} and {files.quarters}")
+
+
+def prepare(
+    extracts: Annotated[list[Path], tyro.conf.Positional],
+    out: Path,
+    footprints: Path | None = None,
+    imagery: Path | None = None,
+) -> None:
+    """Turn extracts (.osm.pbf, or GeoParquet of features) into one corpus.
+
+    Args:
+        extracts: one file a place.
+        out: folder of the corpus.
+        footprints: polygons to cut to (GeoParquet); zoom-16 tiles without.
+        imagery: a GeoTIFF, or a folder of images named by tile.
+    """
+    from geojepa.data.corpus import Corpus
+    from geojepa.data.inspect import summary, summary_text
+    from geojepa.data.prepare import prepare as run
+
+    print(summary_text(summary(Corpus.open(run(extracts, out, footprints, imagery)))))
+
+
+def inspect(
+    corpora: Annotated[list[Path], tyro.conf.Positional],
+    json_: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    labels: Path | None = None,
+) -> None:
+    """Say what is in a corpus: tiles, entities, tags, labels, splits.
+
+    Args:
+        corpora: folders made by prepare.
+        json_: print JSON.
+        labels: also write one line a tile to this CSV file.
+    """
+    from geojepa.data.corpus import Corpus
+    from geojepa.data.inspect import summary, summary_text, write_labels
+
+    corpus = Corpus.open(corpora)
+    found = summary(corpus)
+    print(json.dumps(found, indent=1, ensure_ascii=False) if json_ else summary_text(found))
+    if labels:
+        write_labels(corpus, labels)
+
+
+def pretrain(
+    corpora: Annotated[list[Path], tyro.conf.Positional],
+    out: Path,
+    preset: str = "small-gti",
+    fold: int = 0,
+    seed: int = 0,
+    epochs: int | None = None,
+    device: Device = "auto",
+) -> None:
+    """Pretrain GeoJEPA; the same command again goes on where it stopped.
+
+    Args:
+        corpora: folders made by prepare.
+        out: folder of the run.
+        preset: settings by name.
+        fold: of five, held out for the benchmark; -1 trains on every tile.
+        seed: of weights, order and masks.
+        epochs: in place of the preset's.
+        device: where to compute.
+    """
+    from geojepa.data.corpus import Corpus
+    from geojepa.training.config import preset as settings
+    from geojepa.training.loop import pretrain as run
+
+    config = replace(settings(preset), seed=seed, fold=fold)
+    if epochs is not None:
+        config = replace(config, epochs=epochs)
+    folder = run(Corpus.open(corpora), out, config, device)
+    print(f"{folder}: pretrained")
+
+
+def embed(
+    run: Annotated[Path, tyro.conf.Positional],
+    corpora: Annotated[list[Path], tyro.conf.Positional],
+    out: Path,
+    entities: bool = False,
+) -> None:
+    """Write embeddings as GeoParquet: footprint or entity geometry, embedding, model id.
+
+    Args:
+        run: folder of a pretraining run.
+        corpora: folders made by prepare.
+        out: the GeoParquet file.
+        entities: one row an entity instead of one a tile.
+    """
+    from geojepa.data.corpus import Corpus
+    from geojepa.model.embedding import write_embeddings
+    from geojepa.training.checkpoint import load_run
+
+    model, _, facts = load_run(run)
+    rows = write_embeddings(model, Corpus.open(corpora), out, facts, entities)
+    print(f"{out}: {rows} embeddings")
+
+
+def _command() -> None:
+    commands = {f.__name__: f for f in (city, prepare, inspect, pretrain, embed)}
+    tyro.extras.subcommand_cli_from_dict(commands, prog="geojepa", description=__doc__)
+
+
+def main() -> None:
+    """Run one command; a mistake in the input is one line and exit status 2."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        _command()
+    except GeoJEPAError as error:
+        print(f"geojepa: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""What is in a corpus, as plain values and as text."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from geojepa.data.corpus import Corpus
+from geojepa.data.labels import TASKS
+from geojepa.data.reading import KINDS
+from geojepa.data.splits import FOLDS, blocks, split
+from geojepa.errors import GeoJEPAError
+from geojepa.files import whole
+
+
+def summary(corpus: Corpus) -> dict:
+    """Tiles, entities by kind, tags, labels and splits of a corpus."""
+    tiles = corpus.tiles
+    data = corpus.read(np.arange(len(corpus)))
+    uses = np.bincount(data.tag_ids, minlength=len(corpus.vocabulary))
+    per_key: dict[str, int] = {}
+    for (key, _), count in zip(corpus.vocabulary, uses.tolist(), strict=True):
+        per_key[key] = per_key.get(key, 0) + count
+    return {
+        "corpus": corpus.name,
+        "hash": corpus.hash,
+        "attribution": corpus.attribution,
+        "places": [place for info in corpus.infos for place in info["places"]],
+        "tiles": len(corpus),
+        "tiles_with_image": int(corpus.has_image.sum()),
+        "ground_m": [round(float(v), 1) for v in tiles.ground_m.quantile([0, 0.5, 1])],
+        "entities": len(data.kind),
+        "entities_by_kind": {name: int((data.kind == i).sum()) for i, name in enumerate(KINDS)},
+        "entities_per_tile": {
+            name: float(value)
+            for name, value in zip(
+                ("mean", "median", "p95", "max"),
+                (tiles.entities.mean(), *tiles.entities.quantile([0.5, 0.95, 1])),
+                strict=True,
+            )
+        },
+        "tags": int(uses.sum()),
+        "distinct_tags": int((uses > 0).sum()),
+        "top_keys": dict(sorted(per_key.items(), key=lambda item: -item[1])[:12]),
+        "labels": {task: _label(tiles[task]) for task in TASKS},
+        "splits": _splits(corpus),
+    }
+
+
+def _label(values: pd.Series) -> dict | None:
+    known = values.dropna()
+    if known.empty:
+        return None
+    return {
+        "tiles": len(known),
+        "positive": int((known > 0).sum()),
+        "total": round(float(known.sum()), 1),
+    }
+
+
+def _splits(corpus: Corpus) -> dict:
+    folds = []
+    for fold in range(FOLDS):
+        try:
+            parts = split(corpus.tiles, fold).describe()
+        except GeoJEPAError:
+            break
+        folds.append({part: parts[part] for part in ("train", "validation", "test", "left_out")})
+    return {"blocks": len(set(blocks(corpus.tiles))), "folds": folds}
+
+
+def summary_text(found: dict) -> str:
+    """The summary as a table for people."""
+    lines = [
+        f"{found['corpus']}  (hash {found['hash']})  {found['attribution']}",
+        f"tiles      {found['tiles']:>9,}  with image {found['tiles_with_image']:,}, "
+        f"side {' / '.join(map(str, found['ground_m']))} m (least / median / most)",
+        f"entities   {found['entities']:>9,}  "
+        + ", ".join(f"{n} {c:,}" for n, c in found["entities_by_kind"].items()),
+        "           a tile: "
+        + ", ".join(f"{n} {v:.0f}" for n, v in found["entities_per_tile"].items()),
+        f"tags       {found['tags']:>9,}  {found['distinct_tags']:,} distinct; "
+        + ", ".join(f"{k} {n:,}" for k, n in list(found["top_keys"].items())[:6]),
+    ]
+    for task, label in found["labels"].items():
+        told = (
+            f"{label['positive']:,} of {label['tiles']:,} tiles positive, total {label['total']:,}"
+            if label
+            else "no label in this source"
+        )
+        lines.append(f"label      {task:<16} {told}")
+    for fold, parts in enumerate(found["splits"]["folds"]):
+        counts = ", ".join(f"{part} {n}" for part, n in parts.items())
+        lines.append(f"fold {fold}     {counts}")
+    for place in found["places"]:
+        skipped = ", ".join(f"{k}: {n}" for k, n in place["skipped"].items()) or "nothing"
+        lines.append(
+            f"{place['place']}: {place['tiles']:,} tiles, {place['tiles_below_limit']:,} below and "
+            f"{place['tiles_above_limit']:,} above the limits; skipped or repaired: {skipped}"
+        )
+    return "\n".join(lines)
+
+
+def write_labels(corpus: Corpus, path: str | Path) -> None:
+    """One line a tile: tile_id, entities and the five labels, empty where there is none."""
+    tiles = corpus.tiles
+    table = pd.DataFrame({"tile_id": tiles.tile_id, "entities": tiles.entities})
+    for task in TASKS:
+        values = tiles[task].astype(float)
+        table[task] = values.round(1) if task == "max_speed" else values.astype("Int64")
+    with whole(path) as part:
+        table.to_csv(part, index=False)

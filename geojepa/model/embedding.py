@@ -1,0 +1,106 @@
+"""Embeddings of tiles and entities from a frozen model."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pyarrow.parquet
+import shapely
+import torch
+
+from geojepa.data.corpus import Corpus
+from geojepa.data.cutting import to_degrees, to_units
+from geojepa.files import whole
+from geojepa.model.batch import Batch, Batches
+from geojepa.model.jepa import GeoJEPA
+
+TILES_PER_BATCH = 32
+
+
+def embed_tiles(
+    model: GeoJEPA, batches: Batches, rows: np.ndarray, hide: str | None = None
+) -> np.ndarray:
+    """(T, 2 width) float32: mean and max over each tile's tokens of the teacher's output.
+
+    The result does not depend on which tiles share a batch. A tile without tokens gets zeros.
+    """
+    pooled = [
+        pool(latents, batch.cu_seqlens) for latents, batch in _latents(model, batches, rows, hide)
+    ]
+    return torch.cat(pooled).cpu().numpy() if pooled else np.empty((0, 2 * model.config.width))
+
+
+def pool(x: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
+    """(S, D) packed tokens to (T, 2D): mean and max of each tile, zeros where it is empty."""
+    count = cu_seqlens.diff().long()
+    mean = torch.segment_reduce(x, "mean", lengths=count, initial=0.0)
+    largest = torch.segment_reduce(x, "max", lengths=count)
+    empty = (count == 0)[:, None]
+    return torch.cat([mean, largest], dim=1).masked_fill(empty, 0.0)
+
+
+@torch.no_grad()
+def _latents(
+    model: GeoJEPA, batches: Batches, rows: np.ndarray, hide: str | None
+) -> Iterator[tuple[torch.Tensor, Batch]]:
+    device = next(model.parameters()).device
+    model.eval()
+    rows = np.asarray(rows)
+    for start in range(0, len(rows), TILES_PER_BATCH):
+        batch = batches(rows[start : start + TILES_PER_BATCH], hide).to(device)
+        yield model.teacher(batch), batch
+
+
+def embed_regions(model: GeoJEPA, corpus: Corpus) -> geopandas.GeoDataFrame:
+    """Every tile of a corpus: index region_id, its footprint (EPSG:4326) and `embedding`."""
+    batches = Batches(corpus, model.config)
+    vectors = embed_tiles(model, batches, np.arange(len(corpus)))
+    frame = {"place": corpus.tiles.place, "embedding": list(vectors)}
+    table = geopandas.GeoDataFrame(frame, geometry=corpus.tiles.geometry, crs=4326)
+    table.index = pd.Index(corpus.tiles.tile_id, name="region_id")
+    return table
+
+
+def embed_entities(model: GeoJEPA, corpus: Corpus) -> geopandas.GeoDataFrame:
+    """Every entity of every tile: index feature_id, region_id, clipped geometry, `embedding`."""
+    batches = Batches(corpus, model.config)
+    rows = np.arange(len(corpus))
+    vectors = [
+        latents[batch.entity_slot].cpu().numpy()
+        for latents, batch in _latents(model, batches, rows, None)
+    ]
+    data = corpus.read(rows)
+    tile = np.repeat(rows, np.diff(data.cu_entities))
+    bounds = shapely.bounds(shapely.transform(corpus.tiles.geometry.to_numpy(), to_units))
+    side = (bounds[:, 2:] - bounds[:, :2]).max(axis=1)
+    coords, owner = shapely.get_coordinates(data.geometry, return_index=True)
+    units = coords * side[tile[owner], None] + bounds[tile[owner], :2]
+    geometry = shapely.set_coordinates(data.geometry.copy(), to_degrees(units))
+    frame = {
+        "region_id": corpus.tiles.tile_id.to_numpy()[tile],
+        "embedding": list(np.concatenate(vectors)),
+    }
+    table = geopandas.GeoDataFrame(frame, geometry=geometry, crs=4326)
+    table.index = pd.Index(data.feature_id, name="feature_id")
+    return table
+
+
+def write_embeddings(
+    model: GeoJEPA, corpus: Corpus, out: str | Path, facts: dict, entities: bool = False
+) -> int:
+    """Write the embeddings of a corpus as GeoParquet and return their number.
+
+    The file's metadata names the run (`facts`, as its config.json holds them), the corpus and the
+    attribution, so that embeddings of two models cannot be mixed unseen.
+    """
+    table = (embed_entities if entities else embed_regions)(model, corpus)
+    notes = {"run": facts, "corpus": corpus.hash, "attribution": corpus.attribution}
+    with whole(out) as part:
+        table.to_parquet(part)
+        arrow = pyarrow.parquet.read_table(part)
+        metadata = (arrow.schema.metadata or {}) | {b"geojepa": json.dumps(notes).encode()}
+        pyarrow.parquet.write_table(arrow.replace_schema_metadata(metadata), part)
+    return len(table)

@@ -1,0 +1,81 @@
+"""From a batch to tokens: content of entities and patches, and where and what they are."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from geojepa.model.batch import Batch
+from geojepa.model.config import ModelConfig
+from geojepa.model.geometry import GEOMETRY_DIM
+from geojepa.model.tags import TagTable
+
+
+def mlp(*widths: int, activation: type[nn.Module] = nn.GELU, dropout: float = 0.0) -> nn.Sequential:
+    """Linear layers with an activation between them."""
+    layers: list[nn.Module] = []
+    for before, after in zip(widths, widths[1:], strict=False):
+        layers += [nn.Linear(before, after), activation(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers[:-2])
+
+
+class Tokenizer(nn.Module):
+    """Content tokens (METHOD.md, section 3): sum of frozen tag embeddings, Fourier geometry, patches.
+
+    An entity is fused from its tags and its geometry; the half that is absent is zero.
+    """
+
+    table: Tensor
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        width = config.width
+        matrix = torch.tensor(TagTable.load().matrix)
+        self.register_buffer("table", matrix, persistent=False)
+        self.tags = nn.Sequential(nn.Linear(matrix.shape[1], width), nn.LayerNorm(width))
+        if config.has_geometry:
+            self.geometry = nn.Sequential(nn.Linear(GEOMETRY_DIM, width), nn.LayerNorm(width))
+            self.fusion = mlp(2 * width, 2 * width, width)
+        if config.has_image:
+            self.image = nn.Sequential(nn.Linear(768, width), nn.LayerNorm(width))
+
+    def forward(self, batch: Batch, drop: str | None = None) -> Tensor:
+        """(S, width) content; `drop` zeroes "tags" or "geometry" of all entities."""
+        content = self.table.new_zeros(len(batch.box), self.config.width)
+        if len(batch.entity_slot):
+            content = content.index_copy(0, batch.entity_slot, self.entities(batch, drop))
+        if len(batch.patch_slot):
+            content = content.index_copy(0, batch.patch_slot, self.image(batch.pixels))
+        return content
+
+    def entities(self, batch: Batch, drop: str | None = None) -> Tensor:
+        """(N, width) fused entity tokens."""
+        total = F.embedding_bag(
+            batch.tag_rows,
+            self.table,
+            batch.cu_tags,
+            mode="sum",
+            include_last_offset=True,
+        )
+        tags = self.tags(F.layer_norm(total, total.shape[-1:]))
+        tags = tags * (batch.cu_tags.diff() > 0)[:, None]
+        if not self.config.has_geometry:
+            return tags
+        geometry = self.geometry(batch.geometry)
+        if drop is not None:
+            tags, geometry = (tags * 0, geometry) if drop == "tags" else (tags, geometry * 0)
+        return self.fusion(torch.cat([tags, geometry], dim=1))
+
+
+class Position(nn.Module):
+    """Where a token is (its box) and of which modality: one vector, added to its content."""
+
+    def __init__(self, width: int, dropout: float, modalities: int = 2):
+        super().__init__()
+        self.box = mlp(8, 4 * width, width, dropout=dropout)
+        self.modality = nn.Embedding(modalities, width)
+        self.join = mlp(2 * width, 2 * width, width)
+
+    def forward(self, box: Tensor, modality: Tensor) -> Tensor:
+        """(S, 8) and (S,) to (S, width)."""
+        return self.join(torch.cat([self.box(box), self.modality(modality.int())], dim=1))

@@ -1,0 +1,126 @@
+"""Pre-norm transformers over packed tokens: the encoder, and the predictor with a shared context."""
+
+from collections.abc import Callable
+
+import torch
+from geojepa_kernels import attention, shared_context_attention
+from torch import Tensor, nn
+
+from geojepa.model.config import ModelConfig
+from geojepa.model.tokenizer import mlp
+
+Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+
+
+class Block(nn.Module):
+    """Attention and a ReLU feed-forward of four times the width, each after a norm."""
+
+    def __init__(self, width: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.norm_attention = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norm_feed = nn.LayerNorm(width)
+        self.feed = mlp(width, 4 * width, width, activation=nn.ReLU, dropout=dropout)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, attend: Attend) -> Tensor:
+        """(S, width) to (S, width); `attend` maps q, k, v (S, heads, head_dim) to the like."""
+        q, k, v = self.qkv(self.norm_attention(x)).unflatten(1, (3, self.heads, -1)).unbind(1)
+        mixed = attend(q, k, v, self.dropout if self.training else 0.0).flatten(1)
+        x = x + self.drop(self.out(mixed))
+        return x + self.drop(self.feed(self.norm_feed(x)))
+
+
+class Encoder(nn.Module):
+    """Each tile's tokens attend to one another, and to the tile's registers."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.registers = nn.Parameter(torch.randn(config.registers, config.width) * 0.02)
+        self.blocks = nn.ModuleList(
+            Block(config.width, config.heads, config.dropout) for _ in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(config.width)
+
+    def forward(self, x: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
+        """(S, width) packed tokens, (T + 1,) int32 offsets, longest tile; returns (S, width)."""
+        x, cu, slots = with_registers(x, self.registers, cu_seqlens)
+        longest = max_seqlen + len(self.registers)
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> Tensor:
+            return attention(q, k, v, cu, cu, longest, longest, dropout_p=dropout_p)
+
+        for block in self.blocks:
+            x = block(x, attend)
+        return self.norm(x if slots is None else x[slots])
+
+
+def with_registers(
+    x: Tensor, registers: Tensor, cu_seqlens: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Put the registers (r, width) before each tile's tokens.
+
+    Returns the tokens, their offsets, and where the tile's own tokens are (None without registers).
+    """
+    count, tiles = len(registers), len(cu_seqlens) - 1
+    if count == 0:
+        return x, cu_seqlens, None
+    tile = torch.arange(tiles, device=x.device).repeat_interleave(
+        cu_seqlens.diff().long(), output_size=len(x)
+    )
+    slots = torch.arange(len(x), device=x.device) + count * (tile + 1)
+    first = cu_seqlens[:-1].long() + count * torch.arange(tiles, device=x.device)
+    register_slots = (first[:, None] + torch.arange(count, device=x.device)).flatten()
+    joined = x.new_empty(len(x) + count * tiles, x.shape[1])
+    joined = joined.index_copy(0, slots, x)
+    joined = joined.index_copy(0, register_slots, registers.to(x.dtype).repeat(tiles, 1))
+    cu = cu_seqlens + count * torch.arange(tiles + 1, device=x.device, dtype=cu_seqlens.dtype)
+    return joined, cu, slots
+
+
+class Predictor(nn.Module):
+    """Guesses the latents of target tokens from the context and from where the targets are.
+
+    The context attends to itself alone; each target set attends to it and to itself, so that
+    all sets cost one context (METHOD.md, section 6).
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        width = config.predictor_width
+        if config.has_geometry and config.has_image:
+            self.project: nn.Module = nn.Linear(config.width, width)
+        else:
+            self.project = mlp(config.width, 4 * width, width)
+        self.mask_token = nn.Parameter(torch.randn(width) * 0.02)
+        self.blocks = nn.ModuleList(
+            Block(width, config.predictor_heads, config.dropout)
+            for _ in range(config.predictor_depth)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, config.width)
+
+    def forward(
+        self,
+        context: Tensor,
+        context_position: Tensor,
+        target_position: Tensor,
+        cu_context: Tensor,
+        cu_targets: Tensor,
+        longest: tuple[int, int],
+    ) -> Tensor:
+        """(C, width) context, positions (C, width) and (P, width); returns (P, width)."""
+        seen = self.project(context) + self.project(context_position)
+        x = torch.cat([seen, self.mask_token + self.project(target_position)])
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> Tensor:
+            return shared_context_attention(
+                q, k, v, cu_context, cu_targets, *longest, dropout_p=dropout_p
+            )
+
+        for block in self.blocks:
+            x = block(x, attend)
+        return self.out(self.norm(x[len(context) :]))

@@ -1,0 +1,127 @@
+"""The folder of a run: config.json, model.safetensors, checkpoint.safetensors, metrics.jsonl.
+
+Tensors are safetensors and everything else is JSON, so that loading runs no code.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from geojepa.errors import GeoJEPAError
+from geojepa.files import whole
+from geojepa.model.jepa import GeoJEPA
+from geojepa.training.config import TrainConfig, config_from_dict
+
+
+def save_json(path: Path, values: dict) -> None:
+    """Write `values` to a file that appears whole."""
+    with whole(path) as part:
+        part.write_text(json.dumps(values, indent=1, ensure_ascii=False))
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors to a safetensors file that appears whole."""
+    with whole(path) as part:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, metadata)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises:
+        GeoJEPAError: if the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except (OSError, RuntimeError, ValueError, Exception) as error:
+        raise GeoJEPAError(f"{path}: not a readable checkpoint; train the run again") from error
+
+
+def save_checkpoint(
+    folder: Path, model: GeoJEPA, optimizer: torch.optim.Optimizer, step: int, seconds: float
+) -> None:
+    """What a run needs to go on as if it had never stopped.
+
+    The random state is not among it: each step seeds its own.
+    """
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    for name, state in _named_state(model, optimizer).items():
+        tensors |= {f"optimizer.{name}.{k}": v for k, v in state.items()}
+    save_tensors(
+        folder / "checkpoint.safetensors", tensors, {"step": str(step), "seconds": str(seconds)}
+    )
+
+
+def load_checkpoint(
+    folder: Path, model: GeoJEPA, optimizer: torch.optim.Optimizer
+) -> tuple[int, float]:
+    """Restore a checkpoint in place; returns its step and the seconds trained."""
+    path = folder / "checkpoint.safetensors"
+    tensors, metadata = load_tensors(path)
+    load_weights(model, {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}, path)
+    for name, parameter in _trained(model).items():
+        prefix = f"optimizer.{name}."
+        optimizer.state[parameter] = {
+            k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)
+        }
+    return int(metadata["step"]), float(metadata["seconds"])
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    """Put weights into a model of the same shape.
+
+    Raises:
+        GeoJEPAError: if names or shapes differ.
+    """
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise GeoJEPAError(
+            f"{path}: holds weights of another model; give the run's own config.json and weights"
+        ) from error
+
+
+def load_run(run: str | Path) -> tuple[GeoJEPA, TrainConfig, dict]:
+    """A finished run: its model in evaluation mode, its settings and the facts of its config.json.
+
+    Raises:
+        GeoJEPAError: if the folder is no run, is unfinished, or holds another model's weights.
+    """
+    folder = Path(run)
+    facts = read_config(folder)
+    config = config_from_dict(facts["train"])
+    if not (folder / "model.safetensors").is_file():
+        raise GeoJEPAError(f"{folder}: pretraining has not finished; run geojepa pretrain again")
+    model = GeoJEPA(config.model)
+    weights, _ = load_tensors(folder / "model.safetensors")
+    load_weights(model, weights, folder / "model.safetensors")
+    return model.eval(), config, facts
+
+
+def read_config(folder: Path) -> dict:
+    """The facts in a run's config.json.
+
+    Raises:
+        GeoJEPAError: if it is missing or damaged.
+    """
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise GeoJEPAError(f"{folder}: not a run (no config.json); train one with geojepa pretrain")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise GeoJEPAError(f"{path}: damaged; train the run again") from error
+
+
+def _trained(model: GeoJEPA) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _named_state(model: GeoJEPA, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+    return {name: optimizer.state[p] for name, p in _trained(model).items() if p in optimizer.state}
