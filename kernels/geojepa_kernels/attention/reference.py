@@ -9,7 +9,7 @@ BLOCKED_SCORES = 256 * 256
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> Tensor:
-    """One sequence: softmax(q k') v, for q (heads, queries, head_dim), already scaled, and k, v alike.
+    """One sequence: softmax(q k') v; all (heads, tokens, head_dim), q already scaled.
 
     A query without keys returns zeros.
     """

@@ -26,7 +26,7 @@ class Compact(NamedTuple):
 
 def compact_reference(targets: Tensor, sets: int, cu_seqlens: Tensor) -> Compact:
     """The packed order of target sets given as bits, (tokens,) uint8, for tiles of `cu_seqlens`."""
-    tiles, edges = cu_seqlens.numel() - 1, cu_seqlens.long()
+    edges = cu_seqlens.long()
     context = targets == 0
     cu_context = pad(context.cumsum(0), (1, 0))[edges]
     bits = torch.arange(sets, device=targets.device, dtype=torch.uint8)[:, None]

@@ -11,7 +11,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from geojepa_kernels.masking.philox import WORD, philox
+from geojepa_kernels.masking.philox import WORD, Words, philox
 
 
 class Purpose(IntEnum):
@@ -41,7 +41,7 @@ def draw_words(
     return philox((index, second, tile_key & WORD, (tile_key >> 32) & WORD), key)
 
 
-def below(word: Tensor | int, bound: Tensor | int) -> Tensor | int:
+def below(word: Words, bound: Words | int) -> Words:
     """Maps a random word to [0, bound), bound under 2**31: the high half of their product."""
     return (word * bound) >> 32
 
