@@ -1,0 +1,72 @@
+# make reproduce   the whole study: corpus, pretraining, notebooks, figures
+# make test        format, types, notebooks, tests
+# make publish     RUN=runs/a: a run's figures into results/
+# make lab         the notebooks in JupyterLab
+# make clean       caches, not data, corpora or runs
+#
+# A machine without a GPU needs no CUDA wheels:
+#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make reproduce
+
+PYTHON ?= python3
+CORES ?= 2
+
+# of make reproduce; empty values take the defaults of workflow/Snakefile
+EXTRACT ?=
+FOOTPRINTS ?=
+IMAGERY ?=
+PRESET ?=
+SEEDS ?= 1
+FOLDS ?= 1
+DEVICE ?= auto
+RUN ?=
+EPOCHS ?= 0
+CITY_SIZE ?= 28
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help reproduce test publish lab clean
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+reproduce: $(INSTALLED)
+	@echo "make reproduce: each step is announced; the figures will be in the run's results/"
+	@snakemake --snakefile workflow/Snakefile --cores $(CORES) \
+	    --nolock --rerun-incomplete --keep-going --quiet rules reason host \
+	    --config extract="$(EXTRACT)" footprints="$(FOOTPRINTS)" imagery="$(IMAGERY)" \
+	    preset="$(PRESET)" seeds="$(SEEDS)" folds="$(FOLDS)" device="$(DEVICE)" \
+	    run="$(RUN)" epochs="$(EPOCHS)" city_size="$(CITY_SIZE)"
+
+test: $(INSTALLED)
+	@echo "make test: style ..."
+	@ruff check .
+	@ruff format --check .
+	@nbstripout --verify --keep-id notebooks/*.ipynb
+	@echo "make test: types ..."
+	@mypy geojepa
+	@echo "make test: tests (some minutes) ..."
+	@OMP_NUM_THREADS=1 pytest
+
+publish: $(INSTALLED)
+	@python -m geojepa.figures.publish $(RUN)
+
+lab: $(INSTALLED)
+	@jupyter lab
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .snakemake
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# the stamp is younger than pyproject.toml once all it asks for is installed
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "make: $(PYTHON) is Python %d.%d, but 3.11 or later is needed; name another, as in make PYTHON=python3.12" % sys.version_info[:2])'
+	@echo "installing into $(VENV) (some minutes) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $(INSTALLED)
+	@echo "installed"
