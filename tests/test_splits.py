@@ -34,6 +34,7 @@ def city(place="a", width=28, height=28, x=20000, y=24000, seed=0):
         "group": "",
         "x": grid[:, 0],
         "y": grid[:, 1],
+        "ground_m": 500.0,
         "entities": draw.choice([2, 5, 60, 1250, 1251], len(grid), p=[0.05, 0.1, 0.75, 0.05, 0.05]),
     }
     return geopandas.GeoDataFrame(frame, geometry=[footprint(*t) for t in grid], crs=4326)

@@ -15,7 +15,8 @@ import shapely
 
 from geojepa.data.imagery import SIZE
 from geojepa.data.labels import TASKS, hides_tag
-from geojepa.data.prepare import MAX_ENTITIES, MIN_ENTITIES, SCHEMA_VERSION
+from geojepa.data.prepare import SCHEMA_VERSION
+from geojepa.data.splits import usable
 from geojepa.errors import GeoJEPAError
 
 
@@ -172,16 +173,8 @@ class Corpus:
 
     @cached_property
     def usable(self) -> np.ndarray:
-        """Rows with 5 to 1,250 entities and the corpus's most common kind of footprint.
-
-        Tables never mix footprints of different size: zoom-16 tiles are one kind, others are told
-        apart by their side to two digits.
-        """
-        tiles = self.tiles
-        side = tiles.ground_m.map(lambda m: float(f"{m:.1e}")).where(tiles.x < 0, 0.0)
-        allowed = tiles.entities.between(MIN_ENTITIES, MAX_ENTITIES)
-        common = side[allowed].mode()
-        return np.flatnonzero(allowed & (side == (common.iloc[0] if len(common) else 0.0)))
+        """Rows that training and benchmark take; see `splits.usable`."""
+        return np.flatnonzero(usable(self.tiles))
 
     def column(self, name: str) -> Ragged:
         """A ragged column by name."""

@@ -41,8 +41,16 @@ class Split:
 
 
 def usable(tiles: geopandas.GeoDataFrame) -> np.ndarray:
-    """Return whether each tile has as many entities as training and benchmark ask: (T,) bool."""
-    return tiles["entities"].between(MIN_ENTITIES, MAX_ENTITIES).to_numpy()
+    """Return which tiles training and benchmark take: (T,) bool.
+
+    They have 5 to 1,250 entities and the most common kind of footprint, for tables never mix
+    footprints of different size: grid tiles are one kind, others go by their side to two digits.
+    """
+    fits = tiles["entities"].between(MIN_ENTITIES, MAX_ENTITIES).to_numpy()
+    side = np.array([float(f"{metres:.1e}") for metres in tiles["ground_m"]])
+    side[tiles["x"].to_numpy() >= 0] = 0.0
+    kinds, counts = np.unique(side[fits], return_counts=True)
+    return fits & (side == kinds[counts.argmax()]) if len(kinds) else fits
 
 
 def tile_keys(tiles: geopandas.GeoDataFrame) -> np.ndarray:
