@@ -125,8 +125,55 @@ def embed(
     print(f"{out}: {rows} embeddings")
 
 
+def benchmark(
+    run: Annotated[Path, tyro.conf.Positional],
+    corpora: Annotated[list[Path], tyro.conf.Positional],
+    task: tuple[str, ...] = (),
+    masked: bool = False,
+    probes: tuple[str, ...] = ("LIN", "MLP"),
+    probe_seeds: int = 1,
+    split: str | None = None,
+    transductive: bool = False,
+    out: Path | None = None,
+) -> None:
+    """Measure a run beside every baseline and print a tidy table.
+
+    Args:
+        run: folder of a run, or of several (folds and seeds of one preset).
+        corpora: folders made by prepare.
+        task: of the five; all without.
+        masked: only with the evidence of the task removed; both versions without.
+        probes: heads: LIN, MLP, kNN.
+        probe_seeds: seeds of the heads that draw.
+        split: such as "fold 1 of 5"; without, the splits that the runs held out.
+        transductive: accept test tiles that the run was trained on, and say so in the table.
+        out: also write the whole table to this CSV file.
+    """
+    from geojepa.data.corpus import Corpus
+    from geojepa.data.labels import TASKS
+    from geojepa.evaluation.systems import benchmark_run
+    from geojepa.files import whole
+
+    results = benchmark_run(
+        run,
+        Corpus.open(corpora),
+        task or TASKS,
+        (True,) if masked else (False, True),
+        probes,
+        probe_seeds,
+        split,
+        transductive,
+    )
+    columns = ["system", "probe", "task", "masked", "thinned", "n_test", "positives"]
+    columns += ["mae", "skill", "auroc", "average_precision", "spearman", "transductive"]
+    print(results.table[columns].to_string(index=False, float_format="{:.3f}".format))
+    if out:
+        with whole(out) as part:
+            results.table.to_csv(part, index=False)
+
+
 def _command() -> None:
-    commands = {f.__name__: f for f in (city, prepare, inspect, pretrain, embed)}
+    commands = {f.__name__: f for f in (city, prepare, inspect, pretrain, embed, benchmark)}
     tyro.extras.subcommand_cli_from_dict(commands, prog="geojepa", description=__doc__)
 
 

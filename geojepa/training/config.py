@@ -28,7 +28,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)
     epochs: int = 40
-    batch_tiles: int = 32
+    batch_tiles: int = 16
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-6
     warm_up: float = 0.1

@@ -1,0 +1,156 @@
+"""GeoJEPA, pretrained and untrained, as systems of the benchmark, and the benchmark of a run."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from geojepa.data.corpus import Corpus
+from geojepa.data.labels import TASKS
+from geojepa.data.splits import Split, split_named
+from geojepa.errors import GeoJEPAError
+from geojepa.evaluation.baselines import baselines
+from geojepa.evaluation.benchmark import benchmark
+from geojepa.evaluation.results import Results
+from geojepa.model.batch import Batches
+from geojepa.model.config import ModelConfig
+from geojepa.model.embedding import embed_tiles
+from geojepa.model.jepa import GeoJEPA
+from geojepa.training.checkpoint import load_run, read_config
+
+
+def find_runs(folder: str | Path) -> list[Path]:
+    """The pretraining runs in a folder, or the folder itself if it is one.
+
+    Raises:
+        GeoJEPAError: if there is none.
+    """
+    folder = Path(folder)
+    if (folder / "config.json").is_file():
+        return [folder]
+    found = sorted(path.parent for path in folder.glob("*/config.json"))
+    if not found:
+        raise GeoJEPAError(f"{folder}: holds no run; train one with geojepa pretrain")
+    return found
+
+
+class Untrained:
+    """The encoder with fresh weights: what the architecture and the frozen inputs give alone."""
+
+    name = "Untrained"
+    kind = "frozen"
+    probes = None
+    per_split = False
+    seconds = 0.0
+    device = "cpu"
+
+    def __init__(self, corpus: Corpus, config: ModelConfig, seeds: Sequence[int]) -> None:
+        self.config = config
+        self.seeds = tuple(seeds)
+        self.modalities = config.modalities.upper()
+        self.batches = Batches(corpus, config)
+        model = self.model(self.seeds[0])
+        self.parameters = sum(p.numel() for p in model.teacher.parameters())
+
+    def model(self, seed: int) -> GeoJEPA:
+        """The weights that pretraining starts from."""
+        torch.manual_seed(seed)
+        return GeoJEPA(self.config).eval()
+
+    def seen(self, split: Split, seed: int) -> None:
+        """No tile."""
+
+    def features(self, rows: np.ndarray, hide: str | None, split: Split, seed: int) -> np.ndarray:
+        """Embeddings (len(rows), 2 width)."""
+        return embed_tiles(self.model(seed), self.batches, rows, hide)
+
+
+class Pretrained:
+    """GeoJEPA's frozen teacher; one run for each split and seed."""
+
+    kind = "frozen"
+    probes = None
+    per_split = True
+
+    def __init__(self, corpus: Corpus, runs: Sequence[Path]) -> None:
+        facts = [read_config(run) for run in runs]
+        self.runs = {
+            (one["split"]["name"], one["train"]["seed"]): run
+            for one, run in zip(facts, runs, strict=True)
+        }
+        presets = {one["train"]["preset"] for one in facts}
+        if len(presets) > 1:
+            raise GeoJEPAError(
+                f"{runs[0].parent}: holds runs of {', '.join(sorted(presets))}; benchmark one "
+                "preset at a time, each in a folder of its own"
+            )
+        self.splits = list(dict.fromkeys(name for name, _ in self.runs))
+        self.seeds = tuple(sorted({seed for _, seed in self.runs}))
+        self.name = f"GeoJEPA ({presets.pop()})"
+        model, config, _ = load_run(runs[0])
+        self.config = config.model
+        self.modalities = config.model.modalities.upper()
+        self.parameters = sum(p.numel() for p in model.teacher.parameters())
+        self.seconds = float(np.mean([one.get("seconds", np.nan) for one in facts]))
+        self.device = facts[0].get("device", "")
+        self.batches = Batches(corpus, config.model)
+
+    def run(self, split: Split, seed: int) -> Path:
+        """The run of a split and seed; one that held nothing out serves every split."""
+        for name in (split.name, "none held out"):
+            if (name, seed) in self.runs:
+                return self.runs[name, seed]
+        have = ", ".join(f"{name} seed {seed}" for name, seed in self.runs)
+        raise GeoJEPAError(f"no run for {split.name} seed {seed}, only {have}; pretrain it first")
+
+    def seen(self, split: Split, seed: int) -> np.ndarray:
+        """Tiles that the run was trained on."""
+        return np.array(json.loads((self.run(split, seed) / "seen.json").read_text())["tiles"])
+
+    def features(self, rows: np.ndarray, hide: str | None, split: Split, seed: int) -> np.ndarray:
+        """Embeddings (len(rows), 2 width)."""
+        model, _, _ = load_run(self.run(split, seed))
+        return embed_tiles(model, self.batches, rows, hide)
+
+
+def benchmark_run(
+    run: str | Path,
+    corpus: Corpus,
+    tasks: Sequence[str] = TASKS,
+    masked: Sequence[bool] = (False, True),
+    probes: Sequence[str] = ("LIN", "MLP"),
+    probe_seeds: int = 1,
+    split: str | None = None,
+    transductive: bool = False,
+) -> Results:
+    """Measure the runs of a folder beside every baseline, on the splits they held out.
+
+    Args:
+        run: folder of runs, or one run.
+        corpus: the tiles that they were trained on.
+        tasks, masked, probes, transductive: as in `benchmark`.
+        probe_seeds: how many seeds for heads that draw.
+        split: test on this split instead, such as "fold 1 of 5" or "place malta".
+
+    Raises:
+        GeoJEPAError: see `benchmark`; also if a run held nothing out and no split is named.
+    """
+    trained = Pretrained(corpus, find_runs(run))
+    names = [split] if split else trained.splits
+    if "none held out" in names:
+        raise GeoJEPAError(
+            f"{run}: was trained on every tile; name a --split and accept it with --transductive"
+        )
+    untrained = Untrained(corpus, trained.config, trained.seeds)
+    return benchmark(
+        [*baselines(corpus), untrained, trained],
+        corpus,
+        [split_named(corpus.tiles, name) for name in names],
+        tasks,
+        masked,
+        probes,
+        range(probe_seeds),
+        transductive=transductive,
+    )

@@ -1,0 +1,162 @@
+"""The loop: schedules, order, masks, resumption, refusals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from geojepa.data.splits import split, tile_keys
+from geojepa.errors import GeoJEPAError
+from geojepa.model.config import ModelConfig
+from geojepa.model.jepa import GeoJEPA
+from geojepa.training.checkpoint import load_run, load_tensors
+from geojepa.training.config import PRESETS, config_from_dict, config_to_dict, preset
+from geojepa.training.loop import optimizer_of, pretrain, rows_of_step, set_schedules
+from geojepa.training.rank import effective_rank
+
+MODEL = ModelConfig(
+    "gti", width=32, depth=1, heads=2, predictor_width=16, predictor_depth=1, predictor_heads=1
+)
+TINY = replace(preset("small-gti"), model=MODEL, epochs=3, batch_tiles=4)
+
+# The same run as a process of its own, so that it can be killed; saves after every step.
+SCRIPT = """
+import json, sys
+from geojepa.data.corpus import Corpus
+from geojepa.training import loop
+from geojepa.training.config import config_from_dict
+loop.SAVE_SECONDS = 0.0
+loop.pretrain(Corpus.open(sys.argv[1]), sys.argv[2], config_from_dict(json.loads(sys.argv[3])))
+"""
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return load_tensors(folder / "model.safetensors")[0]
+
+
+def equal(one, other) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_corpus, tmp_path_factory):
+    return pretrain(tiny_corpus, tmp_path_factory.mktemp("runs") / "a", TINY)
+
+
+def test_run_folder_is_complete(finished, tiny_corpus):
+    assert {p.name for p in finished.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "metrics.jsonl",
+        "seen.json",
+    }
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+    assert all(np.isfinite(line["loss"]) for line in lines)
+    assert "effective_rank" in lines[-1]
+    parts = split(tiny_corpus.tiles, 0)
+    seen = json.loads((finished / "seen.json").read_text())["tiles"]
+    assert sorted(seen) == sorted(tile_keys(tiny_corpus.tiles.iloc[parts.train]))
+
+
+def test_same_seed_gives_the_same_weights_and_another_does_not(finished, tiny_corpus, tmp_path):
+    again = pretrain(tiny_corpus, tmp_path / "again", TINY)
+    assert equal(weights(again), weights(finished))
+    other = pretrain(tiny_corpus, tmp_path / "other", replace(TINY, seed=1))
+    assert not equal(weights(other), weights(finished))
+
+
+def test_killed_run_resumes_to_the_same_weights(finished, tiny_corpus, tmp_path):
+    out = tmp_path / "killed"
+    config = json.dumps(config_to_dict(TINY))
+    command = [sys.executable, "-c", SCRIPT, str(tiny_corpus.paths[0]), str(out), config]
+    threads = str(torch.get_num_threads())
+    environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    while not (out / "checkpoint.safetensors").exists() and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "model.safetensors").exists(), "the run ended before it could be killed"
+    pretrain(tiny_corpus, out, TINY)
+    assert equal(weights(out), weights(finished))
+    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def test_finished_run_returns_at_once(finished, tiny_corpus):
+    before = (finished / "model.safetensors").stat().st_mtime_ns
+    assert pretrain(tiny_corpus, finished, TINY) == finished
+    assert (finished / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_folder_of_other_settings_is_refused(finished, tiny_corpus):
+    with pytest.raises(GeoJEPAError, match="another train setting"):
+        pretrain(tiny_corpus, finished, replace(TINY, epochs=4))
+
+
+def test_weights_of_another_model_are_refused(finished, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    facts = json.loads((finished / "config.json").read_text())
+    facts["train"]["model"]["width"] = 64
+    (other / "config.json").write_text(json.dumps(facts))
+    (other / "model.safetensors").write_bytes((finished / "model.safetensors").read_bytes())
+    with pytest.raises(GeoJEPAError, match="another model"):
+        load_run(other)
+    (other / "model.safetensors").write_bytes(b"not tensors")
+    with pytest.raises(GeoJEPAError, match="not a readable checkpoint"):
+        load_run(other)
+
+
+def test_every_tile_once_an_epoch():
+    rows = np.arange(100, 137)
+    orders = []
+    for epoch in range(2):
+        batches = [rows_of_step(rows, TINY, epoch * 9 + i) for i in range(9)]
+        assert sorted(np.concatenate(batches)) == sorted(rows)
+        assert max(map(len, batches)) - min(map(len, batches)) <= 1
+        orders.append(np.concatenate(batches).tolist())
+    assert orders[0] != orders[1]
+
+
+def test_schedules_at_their_ends():
+    config = replace(TINY, learning_rate=1e-3, warm_up=0.1)
+    optimizer = optimizer_of(GeoJEPA(MODEL), config)
+    rates = []
+    for progress in (0.05, 0.1, 0.55, 1.0):
+        set_schedules(optimizer, config, progress)
+        rates.append(optimizer.param_groups[0]["lr"])
+    middle = (config.learning_rate + config.final_learning_rate) / 2
+    assert rates == pytest.approx([5e-4, 1e-3, middle, config.final_learning_rate])
+    assert set_schedules(optimizer, config, 0.0) == config.momentum[0]
+    assert set_schedules(optimizer, config, 1.0) == config.momentum[1]
+    assert optimizer.param_groups[0]["weight_decay"] == config.weight_decay[1]
+    assert optimizer.param_groups[1]["weight_decay"] == 0
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_trains_a_step(name, tiny_corpus, tmp_path):
+    config = replace(preset(name), epochs=1, batch_tiles=64)
+    run = pretrain(tiny_corpus, tmp_path / name, config)
+    assert load_run(run)[1] == config
+    assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
+
+
+def test_unknown_preset_is_one_line():
+    with pytest.raises(GeoJEPAError, match="choose one of small-t"):
+        preset("large")
+
+
+def test_effective_rank_counts_directions():
+    x = np.random.default_rng(0).normal(size=(500, 8))
+    assert effective_rank(x) > 7.5
+    assert effective_rank(x[:, :1] * np.ones(8)) < 1.01
+    assert effective_rank(np.zeros((5, 3))) == 1.0
