@@ -20,11 +20,12 @@ from geojepa.data.city.crossings import (
     place_signals,
     stop_at_corridors,
 )
-from geojepa.data.city.fill import fill_ground, fill_points, map_plots, plots, settle
+from geojepa.data.city.fill import fill_ground, fill_points, map_plots
 from geojepa.data.city.nature import lakes, place_power, place_relations, place_water
 from geojepa.data.city.paint import write_imagery
 from geojepa.data.city.plan import Plan, make_plan
-from geojepa.data.city.streets import arterials, lattice, local_streets
+from geojepa.data.city.plots import plots, settle
+from geojepa.data.city.streets import arterials, lattice, local_streets, sidewalks
 from geojepa.data.city.world import World
 from geojepa.data.city.write import write_extract, write_quarters
 from geojepa.errors import GeoJEPAError
@@ -87,8 +88,14 @@ def build_world(plan: Plan) -> World:
     local = {
         cell: stop_at_corridors(closed, local_streets(plan, *cell, corners[cell])) for cell in cells
     }
-    roads = [*corridor_roads(plan), *links, *main, *(r for some in local.values() for r in some)]
-    level = find_bridges(plan, roads)
+    roads = [
+        *corridor_roads(plan),
+        *links,
+        *main,
+        *sidewalks(plan, main),
+        *(r for some in local.values() for r in some),
+    ]
+    level = find_bridges(plan, roads, ponds)
     ways = place_roads(plan, world, roads)
     world.add_points(level, {"railway": "level_crossing"})
     place_signals(plan, world, ramp_ends)
@@ -101,7 +108,7 @@ def build_world(plan: Plan) -> World:
     stands = iter(settle([plot for some in found.values() for plot in some], lines, closed))
     for cell, some in found.items():
         map_plots(plan, world, *cell, [plot for plot in some if next(stands)])
-        fill_points(plan, world, *cell)
+        fill_points(plan, world, *cell, closed)
     place_relations(plan, world, ways)
     place_power(plan, world)
     world.clip()

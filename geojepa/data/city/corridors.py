@@ -1,5 +1,7 @@
 """Motorways with their ramps, and the railway of the sample city."""
 
+from itertools import pairwise
+
 import numpy as np
 import shapely
 
@@ -7,7 +9,7 @@ from geojepa.data.city.plan import QUARTERS, Plan, Points
 from geojepa.data.city.streets import Road, road_tags
 from geojepa.data.city.world import pieces_of
 
-# Metres from the middle of a motorway to the middle of a carriageway, and of the railway to a track.
+# Metres from the middle of a motorway to a carriageway's, and of the railway to a track's.
 CARRIAGEWAY, TRACK = 11.0, 3.0
 RAMPS = {"primary": 0.8, "secondary": 0.45, "tertiary": 0.2}
 
@@ -23,7 +25,7 @@ def carriageways(plan: Plan) -> dict[tuple[int, int], Points]:
 
 def _split(points: Points, every: int, first: int) -> list[Points]:
     cuts = [0, *range(first, len(points) - 2, every), len(points) - 1]
-    return [points[a : b + 1] for a, b in zip(cuts[:-1], cuts[1:], strict=True) if b > a]
+    return [points[a : b + 1] for a, b in pairwise(cuts) if b > a]
 
 
 def _quarter(plan: Plan, points: Points) -> str:
@@ -48,10 +50,24 @@ def corridor_roads(plan: Plan) -> list[Road]:
     return roads
 
 
+def _link(a: Points, bend: Points, b: Points, quarter: str, rng: np.random.Generator) -> Road:
+    t = np.linspace(0, 1, 8)[:, None]
+    curve = (1 - t) ** 2 * a + 2 * t * (1 - t) * bend + t**2 * b
+    tags = road_tags("motorway_link", quarter, "", rng)
+    return Road(shapely.LineString(curve), "motorway_link", quarter, tags, True)
+
+
 def ramps(plan: Plan, arterials: list[Road]) -> tuple[list[Road], list[Points], list[Points]]:
     """Four links at some crossings of motorway and arterial; their nodes on either."""
     rng, roads, exits, ends = np.random.default_rng([plan.seed, 6]), [], [], []
     ways = carriageways(plan)
+    for k in range(1, len(plan.motorways)):
+        # the second motorway ends at the first
+        for side in (-1, 1):
+            start, bend = ways[k, side][0], ways[k, side][0] - (60, 0)
+            merge = ways[0, -1][np.hypot(*(ways[0, -1] - start - (-90, 280 * side)).T).argmin()]
+            roads.append(_link(start, bend, merge, "residential", rng))
+            exits.append(merge)
     for k, axis in enumerate(plan.motorways):
         for road in arterials:
             for point in pieces_of(road.line.intersection(axis), "Point"):
@@ -72,11 +88,11 @@ def ramps(plan: Plan, arterials: list[Road]) -> tuple[list[Road], list[Points], 
                         start = ways[k, side][np.hypot(*(ways[k, side] - far).T).argmin()]
                         if np.hypot(*(start - far)) > 60:
                             continue
-                        bend, t = end + 120 * way * ahead, np.linspace(0, 1, 8)[:, None]
-                        curve = (1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * end
-                        tags = road_tags("motorway_link", road.quarter, "", rng)
-                        line = shapely.LineString(curve if way * side < 0 else curve[::-1])
-                        roads.append(Road(line, "motorway_link", road.quarter, tags, True))
+                        ends_of_link = (start, end) if way * side < 0 else (end, start)
+                        bend = end + 120 * way * ahead
+                        roads.append(
+                            _link(ends_of_link[0], bend, ends_of_link[1], road.quarter, rng)
+                        )
                         exits.append(start)
                     ends.append(end)
     return roads, exits, ends

@@ -13,6 +13,12 @@ WIDTH = {"motorway": 10.0, "motorway_link": 5.0, "primary": 11.0, "secondary": 9
          "service": 4.0, "track": 3.2, "cycleway": 2.6, "footway": 2.2, "path": 1.8,
          "rail": 3.2}  # fmt: skip
 
+# Local streets bridge closed ground of at most this many metres.
+LONGEST_BRIDGE = 190.0
+# Quarters where people cross streets, and how.
+CROSSED = ("old_town", "commercial", "campus")
+CROSSED_BY = {"zebra": 0.45, "uncontrolled": 0.25, "marked": 0.27, "traffic_signals": 0.03}
+
 
 def corridors(plan: Plan, ponds: list[shapely.Polygon]) -> shapely.Geometry:
     """Ground that local streets do not cross: river, lakes, railway, motorways."""
@@ -24,10 +30,15 @@ def corridors(plan: Plan, ponds: list[shapely.Polygon]) -> shapely.Geometry:
 
 
 def stop_at_corridors(closed: shapely.Geometry, roads: list[Road]) -> list[Road]:
-    """Cut the roads that do not go through where they meet closed ground."""
+    """Cut roads where they meet closed ground, but for those that cross it by a short bridge."""
     kept = []
     for road in roads:
-        if road.through or not closed.intersects(road.line):
+        if not closed.intersects(road.line):
+            kept.append(road)
+            continue
+        ends = shapely.points(shapely.get_coordinates(road.line)[[0, -1]])
+        span = road.line.intersection(closed).length
+        if road.through and span < LONGEST_BRIDGE and not closed.intersects(ends).any():
             kept.append(road)
             continue
         for piece in pieces_of(road.line.difference(closed), "LineString"):
@@ -36,11 +47,12 @@ def stop_at_corridors(closed: shapely.Geometry, roads: list[Road]) -> list[Road]
     return kept
 
 
-def find_bridges(plan: Plan, roads: list[Road]) -> Points:
+def find_bridges(plan: Plan, roads: list[Road], ponds: list[shapely.Polygon]) -> Points:
     """Mark on each road where it is a bridge; return level crossings (n, 2)."""
     rng = np.random.default_rng([plan.seed, 7])
     lines = np.array([road.line for road in roads])
-    tree, river = shapely.STRtree(lines), plan.water.buffer(13)
+    tree = shapely.STRtree(lines)
+    river = shapely.union_all([plan.water, *ponds]).buffer(13)
     level = []
     for k in tree.query(river, predicate="intersects"):
         roads[k].discs.append(river)
@@ -143,9 +155,7 @@ def place_road_nodes(plan: Plan, world: World, roads: list[Road], exits: list[Po
             world.add_points(points[-1:], {"highway": "turning_circle"})
         elif road.kind in ("residential", "unclassified") and chance > 0.985:
             world.add_points(points[:1], {"highway": str(rng.choice(("stop", "give_way")))})
-        elif road.kind in CARS and road.quarter in ("old_town", "commercial", "campus"):
-            if chance < 0.08:
-                kind = str(rng.choice(("zebra", "uncontrolled", "marked", "traffic_signals"),
-                                      p=(0.45, 0.25, 0.27, 0.03)))  # fmt: skip
-                middle = points[len(points) // 2][None]
-                world.add_points(middle, {"highway": "crossing", "crossing": kind})
+        elif road.kind in CARS and road.quarter in CROSSED and chance < 0.08:
+            kind = str(rng.choice(list(CROSSED_BY), p=list(CROSSED_BY.values())))
+            middle = points[len(points) // 2][None]
+            world.add_points(middle, {"highway": "crossing", "crossing": kind})

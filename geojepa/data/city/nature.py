@@ -12,7 +12,8 @@ from geojepa.data.city.world import World, pieces_of
 
 def lakes(plan: Plan) -> list[shapely.Polygon]:
     """A lake with an island in one park in three, where the ground is free."""
-    rng, found = np.random.default_rng([plan.seed, 15]), []
+    rng = np.random.default_rng([plan.seed, 15])
+    found: list[shapely.Polygon] = []
     busy = shapely.union_all([plan.water, plan.railway, *plan.motorways, *plan.streams]).buffer(40)
     parks = np.argwhere(plan.quarters == QUARTERS.index("park"))
     for i, j in parks:

@@ -20,8 +20,9 @@ from geojepa.files import whole
 # Pixels across a zoom-16 tile: about 2.1 m on the ground, as an image of 224 px a tile asks.
 PIXELS = 224
 # Order of painting; within a layer, later things lie on top.
-LAYERS = ("ground", "field", "green", "grass", "wood", "water", "pond", "stream", "garden",
-          "school", "pitch", "playground", "parking", "tree", "road", "bridge", "roof")  # fmt: skip
+LAYERS = ("ground", "field", "green", "school", "grass", "garden", "wood", "pitch", "playground",
+          "plaza", "parking", "shadow", "tree", "water", "pond", "stream", "road", "bridge",
+          "roof")  # fmt: skip
 # Colours to draw from, and the strength of texture in grey levels.
 COLOURS: dict[str, tuple[tuple[tuple[int, int, int], ...], float]] = {
     "ground:old_town": (((138, 132, 124),), 7), "ground:commercial": (((140, 138, 132),), 7),
@@ -36,7 +37,8 @@ COLOURS: dict[str, tuple[tuple[tuple[int, int, int], ...], float]] = {
     "pond": (((62, 84, 84),), 4), "stream": (((72, 92, 84),), 6),
     "garden": (((116, 138, 82),), 13), "school": (((124, 138, 98),), 9),
     "pitch": (((104, 146, 78), (150, 104, 84), (96, 128, 120)), 3),
-    "playground": (((176, 156, 122),), 8), "parking": (((118, 118, 118), (132, 130, 126)), 15),
+    "playground": (((176, 156, 122),), 8), "plaza": (((172, 164, 152),), 5),
+    "parking": (((118, 118, 118), (132, 130, 126)), 15),
     "tree": (((58, 86, 48), (70, 98, 54), (50, 76, 44), (84, 104, 58)), 12),
     "roof:old_town": (((168, 98, 76), (154, 88, 70), (178, 112, 84), (140, 120, 108)), 6),
     "roof:commercial": (((196, 194, 188), (168, 168, 166), (212, 210, 206), (150, 144, 138)), 4),
@@ -75,15 +77,15 @@ def _strokes(plan: Plan, world: World) -> tuple[list[shapely.Geometry], NDArray[
             continue
         layer, _, kind = thing.look.partition(":")
         shape = _shape(thing.geometry, thing.look, rng)
-        shade = rng.normal(0, 5)
+        shade = rng.normal(0, 8 if layer == "ground" else 5)
         if layer == "road":
             colour, texture = ROADS.get(kind, ASPHALT), 4.0
         else:
             colours, texture = COLOURS.get(thing.look, COLOURS.get(layer, (((0, 0, 0),), 0.0)))
             colour = colours[int(rng.integers(len(colours)))]
         if layer == "roof":
-            shadow = shapely.transform(shape, lambda xy: xy + (2.4, 3.2))
-            layers["tree"].append((shadow, (*SHADOW, 3.0)))
+            shadow = shapely.transform(shape, lambda xy: xy + np.array([2.4, 3.2]))
+            layers["shadow"].append((shadow, (*SHADOW, 3.0)))
         layers[layer].append((shape, (*(c + shade for c in colour), texture)))
         if layer == "bridge":
             inner = thing.geometry.buffer(WIDTH[kind] / 2 - 0.6, quad_segs=2, cap_style="flat")
@@ -104,7 +106,7 @@ def write_imagery(path: Path, plan: Plan, world: World) -> None:
         "driver": "GTiff", "dtype": "uint8", "count": 3, "width": side, "height": side,
         "crs": "EPSG:3857", "tiled": True, "blockxsize": PIXELS, "blockysize": PIXELS,
         "transform": Affine(pixel / frame.scale, 0, west, 0, -pixel / frame.scale, north),
-        "compress": "deflate", "predictor": 2, "photometric": "RGB", "num_threads": 2,
+        "compress": "deflate", "predictor": 2, "photometric": "RGB",
     }  # fmt: skip
     with whole(path) as part, rasterio.open(part, "w", **profile) as picture:
         picture.colorinterp = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)

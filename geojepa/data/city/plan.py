@@ -60,7 +60,7 @@ class Frame:
         )
 
     def to_degrees(self, xy: Points) -> Points:
-        """Plan metres (n, 2) to longitude, latitude (n, 2), rounded as OpenStreetMap stores them."""
+        """Plan metres (n, 2) to longitude, latitude (n, 2), rounded to the 1e-7 of OSM."""
         angle = self.to_mercator(xy) * 2 * np.pi / WORLD
         degrees = np.degrees(np.stack([angle[:, 0], np.arctan(np.sinh(angle[:, 1]))], axis=1))
         return np.round(degrees, 7)
@@ -133,12 +133,12 @@ def make_plan(size: int, seed: int) -> Plan:
     for line in lines:
         line[1:-1] += rng.uniform(-0.16, 0.16, n - 1) * side / n
     columns, rows = lines
-    length, turn = rng.uniform(2600, 5200, 5), rng.uniform(0, 2 * np.pi, (5, 2))
+    length, turn = rng.uniform(3200, 6400, 5), rng.uniform(0, 2 * np.pi, (5, 2))
     waves = np.zeros((5, 5))
     waves[:, 0], waves[:, 1] = np.cos(turn[:, 0]), np.sin(turn[:, 0])
     waves[:, :2] *= 2 * np.pi / length[:, None]
     waves[:, 2] = turn[:, 1]
-    waves[:, 3:] = rng.normal(0, 42, (5, 2))
+    waves[:, 3:] = rng.normal(0, 62, (5, 2))
 
     def along(v: Callable[[Points], Points], axis: int = 0, start: float = 0.0) -> LineString:
         """A line along an axis of the grid: `v` gives the other coordinate at each position."""
@@ -155,8 +155,8 @@ def make_plan(size: int, seed: int) -> Plan:
 
     def river_row(u: Points) -> Points:
         fall = 1 / (1 + np.exp((u - 0.62 * side) / (0.05 * side)))
-        meander = np.sin(u / 420 + bends[0]) * np.sin(u / 1500 + bends[1])
-        return low + (high - low) * fall + 0.2 * cell * meander
+        meander = np.sin(u / 430 + bends[0]) * (0.6 + 0.4 * np.sin(u / 1500 + bends[1]))
+        return low + (high - low) * fall + 0.3 * cell * meander
 
     river = along(river_row)
     motorways = [along(lambda u: middle(columns, n // 4, 0.5) + 60 * np.sin(u / 1900), axis=1)]
@@ -171,17 +171,21 @@ def make_plan(size: int, seed: int) -> Plan:
     for u0 in np.linspace(0, side, max(2, size // 3) + 2)[1:-1]:
         u0, north = u0 + rng.uniform(-0.3, 0.3) * cell, rng.random() < 0.5
         t = np.linspace(0, 1, 60)
-        drift = u0 + rng.uniform(-1, 1) * cell * t**2 + 70 * np.sin(7 * t + u0) * t * (1 - t) * 4
+        drift = (
+            u0
+            + rng.uniform(-1, 1) * cell * t**2
+            + (70 * np.sin(7 * t + u0) + 40 * np.sin(19 * t)) * t * (1 - t) * 4
+        )
         mouth = river_row(np.array([drift[-1]]))[0]
         spring = mouth + (0.55 + 0.4 * rng.random()) * ((side - mouth) if north else -mouth)
         v = spring + (mouth - spring) * t + 35 * np.sin(23 * t) * (1 - t)
         uv = np.clip(np.stack([drift, v], axis=1), 0, side)
         streams.append(LineString(warp(uv, waves, side)))
 
-    width = 34 + 14 * np.sin(np.arange(24) + bends[2])
+    width = 40 + 16 * np.sin(np.arange(24) + bends[2])
     banks = shapely.line_interpolate_point(river, np.linspace(0, 1, 25), normalized=True)
     reaches = [
-        shapely.ops.substring(river, river.project(a) - 3, river.project(b) + 3).buffer(w)
+        shapely.ops.substring(river, max(river.project(a) - 3, 0), river.project(b) + 3).buffer(w)
         for a, b, w in zip(banks[:-1], banks[1:], width, strict=True)
     ]
     water = shapely.union_all(reaches).buffer(30).buffer(-30).simplify(2.0)

@@ -1,6 +1,7 @@
 """Streets of the sample city: arterials on the grid, local streets by quarter, and their tags."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import shapely
@@ -13,15 +14,17 @@ TREES = ("Ash", "Birch", "Cedar", "Elder", "Fir", "Hazel", "Juniper", "Larch", "
          "Pine", "Rowan", "Spruce", "Walnut", "Willow", "Yew")  # fmt: skip
 PLACES = ("Bank", "Bridge", "Church", "Garden", "Hill", "Market", "Mill", "Orchard", "Quay",
           "School", "Spring", "Station", "Tower", "Valley")  # fmt: skip
+SURFACES = {"track": ("gravel", "compacted", "ground", "dirt"), "path": ("ground", "gravel"),
+            "footway": ("paved", "paving_stones", "asphalt"), "pedestrian": ("sett",)}  # fmt: skip
 # Divisions of a cell into blocks, share of missing street segments, bend of a street.
 PATTERN: dict[str, tuple[tuple[tuple[int, int], ...], float, float, float]] = {
-    "old_town": (((8, 8), (8, 6)), 0.14, 0.03, 0.0),
+    "old_town": (((8, 8), (8, 6)), 0.12, 0.03, 0.0),
     "commercial": (((4, 4), (4, 3)), 0.12, 0.01, 0.0),
-    "residential": (((4, 3), (3, 4), (6, 3), (3, 6), (3, 3)), 0.1, 0.02, 0.03),
-    "industrial": (((3, 2), (2, 3), (3, 3)), 0.2, 0.02, 0.0),
+    "residential": (((6, 4), (4, 6), (4, 4), (6, 3), (3, 6)), 0.12, 0.02, 0.03),
+    "industrial": (((4, 3), (3, 4), (3, 3)), 0.2, 0.02, 0.0),
     "campus": (((4, 4), (6, 4)), 0.25, 0.04, 0.02),
     "park": (((4, 4), (4, 3)), 0.35, 0.06, 0.03),
-    "farmland": (((2, 2), (2, 1), (1, 2), (3, 2)), 0.4, 0.05, 0.02),
+    "farmland": (((3, 3), (3, 2), (2, 3)), 0.3, 0.05, 0.02),
 }
 # Classes of local streets and their shares.
 LOCAL = {
@@ -34,6 +37,9 @@ LOCAL = {
     "park": {"footway": 0.5, "path": 0.33, "cycleway": 0.1, "service": 0.07},
     "farmland": {"track": 0.55, "unclassified": 0.25, "path": 0.1, "service": 0.1},
 }  # fmt: skip
+# Share of narrow streets that run one way; and of streets that cross rivers and corridors.
+ONEWAY = {"old_town": 0.28, "commercial": 0.2}
+THROUGH = {"old_town": 0.3, "commercial": 0.2, "park": 0.35, "campus": 0.3, "residential": 0.08}
 CARS = {"motorway", "motorway_link", "primary", "secondary", "tertiary", "unclassified",
         "residential", "living_street", "service"}  # fmt: skip
 
@@ -84,18 +90,13 @@ def road_tags(kind: str, quarter: str, name: str, rng: np.random.Generator) -> T
         wide = {"motorway": (3, 2), "motorway_link": (1,), "primary": (4, 2), "secondary": (2, 3)}
         tags["lanes"] = str(rng.choice(wide.get(kind, (2,))))
     if often(rates.SURFACE):
-        soft = {"track": ("gravel", "compacted", "ground", "dirt"), "path": ("ground", "gravel"),
-                "footway": ("paved", "paving_stones", "asphalt"), "pedestrian": ("sett",)}  # fmt: skip
-        tags["surface"] = str(rng.choice(soft.get(kind, ("asphalt", "asphalt", "paved"))))
+        tags["surface"] = str(rng.choice(SURFACES.get(kind, ("asphalt", "asphalt", "paved"))))
         if quarter == "old_town" and rng.random() < 0.4:
             tags["surface"] = str(rng.choice(("sett", "cobblestone", "paving_stones")))
     if kind in ("motorway", "motorway_link"):
         tags["oneway"] = "yes"
-    elif kind in ("residential", "unclassified", "service") and quarter in (
-        "old_town",
-        "commercial",
-    ):
-        if rng.random() < 0.25:
+    elif kind in ("residential", "unclassified", "service"):
+        if rng.random() < ONEWAY.get(quarter, 0.04):
             tags["oneway"] = "yes"
     elif kind in CARS and rng.random() < 0.03:
         tags["oneway"] = str(rng.choice(("no", "yes", "no")))
@@ -112,12 +113,14 @@ def road_tags(kind: str, quarter: str, name: str, rng: np.random.Generator) -> T
 
 def arterials(plan: Plan) -> list[Road]:
     """The grid between cells, cut where class or name changes; vertices every 1/24 cell."""
-    roads, n = [], plan.cells
+    roads: list[Road] = []
+    n = plan.cells
     for axis in (0, 1):
         for k in range(1, n):
             rng = np.random.default_rng([plan.seed, 2, axis, k])
             main = (k - n // 2) % 3 == 0
-            name, run = street_name("primary", rng), []
+            name = street_name("primary", rng)
+            run: list[tuple[str, str, Points]] = []
             for j in range(n):
                 beside = {(0, k - 1, j), (0, k, j)} if axis == 0 else {(0, j, k - 1), (0, j, k)}
                 kinds = sorted(QUARTERS[plan.quarters[a, b]] for _, a, b in beside)
@@ -134,7 +137,7 @@ def arterials(plan: Plan) -> list[Road]:
                     if country and rng.random() < 0.5:
                         kind = "unclassified"
                 quarter = kinds[int(rng.integers(2))]
-                if run and (run[-1][0] != kind or len(run) >= 3 or rng.random() < 0.35):
+                if run and (run[-1][0] != kind or len(run) >= 2 or rng.random() < 0.5):
                     roads.append(_join(run, name, rng))
                     run = []
                 run.append((kind, quarter, points))
@@ -174,26 +177,41 @@ def local_streets(plan: Plan, i: int, j: int, corners: Points) -> list[Road]:
     for line in lines:
         name, kind = street_name("residential", rng), draw(LOCAL[quarter], rng)
         runs: list[list[Points]] = [[]]
-        for a, b in zip(line[:-1], line[1:], strict=True):
+        for a, b in pairwise(line):
             if rng.random() < gap:
                 runs.append([])
                 continue
-            if rng.random() < 0.3:
+            if rng.random() < 0.6:
                 runs.append([])
             side = np.array([a[1] - b[1], b[0] - a[0]]) / np.hypot(*(b - a))
             t = np.linspace(0, 1, 7 if bend else 3)[:, None]
             curve = a + (b - a) * t + side * np.sin(np.pi * t) * bend * rng.choice((-1, 1))
             runs[-1].append(curve)
             if quarter == "residential" and rng.random() < 0.3:
-                stub = curve[len(curve) // 2] + np.outer([0, 0.5, 1], side) * rng.choice(
-                    (-1, 1)
-                ) * (0.06 + 0.05 * rng.random())
+                reach = rng.choice((-1, 1)) * (0.06 + 0.05 * rng.random())
+                stub = curve[len(curve) // 2] + np.outer([0, 0.5, 1], side) * reach
                 tags = road_tags(kind, quarter, street_name("residential", rng), rng)
                 roads.append(Road(shapely.LineString(plan.cell(i, j, stub)), kind, quarter, tags))
         for run in filter(None, runs):
             points = plan.cell(i, j, np.concatenate([run[0], *(p[1:] for p in run[1:])]))
             one = draw(LOCAL[quarter], rng) if rng.random() < 0.3 else kind
-            roads.append(
-                Road(shapely.LineString(points), one, quarter, road_tags(one, quarter, name, rng))
+            tags, through = (
+                road_tags(one, quarter, name, rng),
+                rng.random() < THROUGH.get(quarter, 0),
             )
+            roads.append(Road(shapely.LineString(points), one, quarter, tags, through))
+    return roads
+
+
+def sidewalks(plan: Plan, main: list[Road]) -> list[Road]:
+    """Footways drawn beside some arterials in town."""
+    rng, roads = np.random.default_rng([plan.seed, 20]), []
+    for road in main:
+        if road.quarter in ("farmland", "industrial", "park") or rng.random() > 0.18:
+            continue
+        for side in (-1, 1):
+            line = shapely.offset_curve(road.line, 9.5 * side)
+            tags = road_tags("footway", road.quarter, "", rng) | {"footway": "sidewalk"}
+            tags.pop("name", None)
+            roads.append(Road(line, "footway", road.quarter, tags, True))
     return roads

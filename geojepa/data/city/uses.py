@@ -14,7 +14,8 @@ class Slots(NamedTuple):
 
 SLOTS = {
     "old_town": Slots((2, 3), 0.1, (0.8, 0.97),
-                      {"building": 0.8, "empty": 0.12, "parking": 0.02, "grass": 0.06}),
+                      {"building": 0.8, "empty": 0.1, "parking": 0.02, "grass": 0.05,
+                       "plaza": 0.03}),
     "commercial": Slots((3, 2), 0.1, (0.55, 0.9),
                         {"building": 0.52, "parking": 0.27, "empty": 0.15, "grass": 0.06}),
     "industrial": Slots((4, 3), 0.07, (0.45, 0.88),
@@ -30,7 +31,7 @@ SLOTS = {
     "farmland": Slots((2, 2), 0.015, (0.97, 1.0),
                       {"field": 0.82, "wood": 0.12, "empty": 0.06}),
 }  # fmt: skip
-BUILDINGS = {
+BUILDINGS: dict[str, dict[str, float]] = {
     "old_town": {"apartments": 6, "residential": 4, "retail": 3, "house": 2, "terrace": 2,
                  "church": 1, "commercial": 1, "hotel": 0.5, "public": 0.5},
     "commercial": {"retail": 5, "commercial": 5, "office": 3, "supermarket": 1, "roof": 1,
@@ -43,7 +44,7 @@ BUILDINGS = {
     "park": {"roof": 1, "public": 1, "shed": 1, "kiosk": 0.5},
     "farmland": {"barn": 3, "farm_auxiliary": 3, "stable": 1, "house": 2, "greenhouse": 0.5},
 }  # fmt: skip
-LANDUSE = {
+LANDUSE: dict[str, dict[str, float]] = {
     "old_town": {"residential": 2, "retail": 1, "commercial": 1},
     "commercial": {"commercial": 4, "retail": 5},
     "residential": {"residential": 1},
@@ -55,7 +56,7 @@ LANDUSE = {
 # Points of interest a tile, and what they are.
 POI_COUNT = {"old_town": 15.0, "commercial": 8.0, "residential": 1.3, "industrial": 1.0,
              "campus": 5.0, "park": 3.0, "farmland": 0.4}  # fmt: skip
-POI = {
+POI: dict[str, dict[str, float]] = {
     "old_town": {"amenity=restaurant": 8, "amenity=cafe": 5, "amenity=bar": 3, "amenity=pub": 2,
                  "shop=clothes": 5, "shop=bakery": 2, "shop=jewelry": 1, "shop=hairdresser": 2,
                  "shop=gift": 1, "amenity=bench": 6, "amenity=waste_basket": 3, "amenity=bank": 2,
@@ -84,7 +85,7 @@ POI = {
                  "tourism=viewpoint": 0.4, "tourism=information": 0.6, "man_made=mast": 0.3},
 }  # fmt: skip
 # Trees a tile that stand there, and the share of cells in which some are mapped.
-TREES = {"old_town": (16, 0.6), "commercial": (22, 0.3), "residential": (70, 0.13),
+TREES = {"old_town": (16, 0.6), "commercial": (22, 0.3), "residential": (130, 0.08),
          "industrial": (14, 0.08), "campus": (70, 0.6), "park": (160, 0.5),
          "farmland": (12, 0.05)}  # fmt: skip
 USES = {
@@ -98,4 +99,14 @@ USES = {
     "school": {"amenity": "school"},
     "green": {"leisure": "park"},
     "field": {"landuse": "farmland"},
+    "plaza": {"highway": "pedestrian", "area": "yes"},
+}
+# Share of areas with a barrier around them, and its kinds.
+BARRIER = {
+    "parking": (0.08, ("fence", "wall", "hedge")),
+    "school": (0.4, ("fence",)),
+    "green": (0.15, ("hedge", "fence")),
+    "garden": (0.3, ("hedge", "wall", "fence")),
+    "pitch": (0.2, ("fence",)),
+    "field": (0.07, ("hedge", "fence", "wall")),
 }

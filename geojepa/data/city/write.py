@@ -16,7 +16,7 @@ GENERATOR = "geojepa sample city (made, not mapped)"
 
 
 def write_extract(path: Path, world: World, frame: Frame) -> None:
-    """Nodes, ways, relations in the order of their ids, without dates; equal points are one node."""
+    """Nodes, ways, relations by id, without dates; equal points are one node."""
     things = [(k, thing) for k, thing in enumerate(world.things) if thing.tags is not None]
     lines = [_lines(thing) for _, thing in things]
     flat = [line for parts in lines for line in parts]
@@ -49,8 +49,8 @@ def write_extract(path: Path, world: World, frame: Frame) -> None:
             ways += [(ring, {}) for ring in rings]
             roles = [("w", first + n, "inner" if n else "outer") for n in range(len(rings))]
             relations.append(({"type": "multipolygon"} | tags, roles))
-    for tags, roles in world.relations:
-        known = [(*members[k], role) for k, role in roles if k in members]
+    for tags, parts_of_it in world.relations:
+        known = [(*members[k], role) for k, role in parts_of_it if k in members]
         if known:
             relations.append((tags, known))
 
