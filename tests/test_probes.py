@@ -77,6 +77,15 @@ def test_the_threshold_is_chosen_on_validation():
     assert value.mean() < y.mean() / 2
 
 
+@pytest.mark.parametrize("kind", ["LIN", "MLP"])
+@pytest.mark.parametrize("task", ["traffic_signals", "bridge"])
+def test_validation_without_positives_leaves_the_signal(kind, task):
+    train, (x_val, y_val), (x, y) = (planted(task, n, s) for s, n in enumerate((600, 300, 300)))
+    zeros = y_val == 0
+    value, _ = fit_probe(kind, task, train, (x_val[zeros], y_val[zeros])).predict(x)
+    assert np.abs(y - value).mean() < 0.95 * y.mean()
+
+
 @pytest.mark.parametrize("kind", PROBES)
 def test_degenerate_features_and_labels_pass(kind):
     draw = np.random.default_rng(0)

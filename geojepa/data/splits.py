@@ -153,21 +153,6 @@ def split_named(tiles: geopandas.GeoDataFrame, name: str) -> Split:
     raise GeoJEPAError(f"split '{name}': write 'fold 0 of {FOLDS}' or 'place NAME'")
 
 
-def trained_on(tiles: geopandas.GeoDataFrame, description: dict[str, str | int]) -> np.ndarray:
-    """Return the `tile_keys` of the training tiles of a split that a run's config describes.
-
-    Raises:
-        GeoJEPAError: the corpus no longer gives the same split.
-    """
-    again = split_named(tiles, str(description["name"]))
-    if again.hash != description["hash"]:
-        raise GeoJEPAError(
-            f"{again.name}: the run was trained on another corpus or another version of it;"
-            " give the corpus that it was trained on"
-        )
-    return tile_keys(tiles)[again.train]
-
-
 def is_near(tiles: geopandas.GeoDataFrame, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return whether each footprint of `rows` meets one of `others`, within 1 % of its side.
 

@@ -16,7 +16,7 @@ from geojepa.model.tags import TagTable, entity_tag_embeddings
 KINDS = 4
 # tiles whose entities are held in memory at once
 CHUNK = 512
-# TagCount keeps tags that are on this many training tiles, the most common ones
+# TagCount keeps the most common tags and keys, those on at least so many training tiles
 MIN_TILES, MAX_TAGS = 5, 500
 
 
@@ -36,12 +36,16 @@ class System(Protocol):
     name: str
     kind: str
     modalities: str
-    probes: tuple[str, ...] | None
-    seeds: Sequence[int]
     per_split: bool
     parameters: int
     seconds: float
     device: str
+
+    @property
+    def probes(self) -> tuple[str, ...] | None: ...
+
+    @property
+    def seeds(self) -> Sequence[int]: ...
 
     def features(self, rows: np.ndarray, hide: str | None, split: Split, seed: int) -> np.ndarray:
         """Return features (len(rows), F) of the view that hides a task; zeros without tokens."""
@@ -108,7 +112,7 @@ class Count(Baseline):
 
 
 class TagCount(Baseline):
-    """How many entities carry each common tag, as log1p counts, under a supervised head."""
+    """How many entities carry each common tag and key, as log1p, under a supervised head."""
 
     name = "TagCount"
     kind = "supervised"
@@ -116,17 +120,15 @@ class TagCount(Baseline):
     per_split = True
 
     def features(self, rows: np.ndarray, hide: str | None, split: Split, seed: int) -> np.ndarray:
-        """Log1p counts of the tags that are common on the split's training tiles."""
+        """Log1p counts of the tags and keys common on the split's training tiles: (T, <= 1000)."""
         tiles = self.corpus.read(rows, hide)
-        tags_before = tiles.cu_tags[tiles.cu_entities]
-        ones = np.ones(len(tiles.tag_ids), np.float32)
-        shape = (len(rows), len(self.corpus.vocabulary))
-        counts = csr_array((ones, tiles.tag_ids, tags_before), shape=shape)
-        counts.sum_duplicates()
-        on_tiles = counts[np.flatnonzero(np.isin(rows, split.train))].count_nonzero(axis=0)
-        common = np.argsort(-on_tiles, kind="stable")[:MAX_TAGS]
-        kept = np.sort(common[on_tiles[common] >= MIN_TILES])
-        return np.log1p(counts[:, kept].toarray())
+        keys = np.unique([key for key, _ in self.corpus.vocabulary], return_inverse=True)[1]
+        is_train = np.isin(rows, split.train)
+        counts = (
+            _common(tiles.tag_ids, tiles, is_train),
+            _common(keys[tiles.tag_ids], tiles, is_train),
+        )
+        return np.log1p(np.concatenate(counts, axis=1))
 
 
 class TagPool(Baseline):
@@ -158,6 +160,17 @@ def baselines(corpus: Corpus) -> list[System]:
     """Every system of this file, on one corpus."""
     pools = (TagPool(corpus, "mean"), TagPool(corpus, "sum"))
     return [Dummy(corpus), Count(corpus), TagCount(corpus), *pools]
+
+
+def _common(names: np.ndarray, tiles: TileData, is_train: np.ndarray) -> np.ndarray:
+    """Counts (T, <= MAX_TAGS) of the names (K,) that are most common on training tiles."""
+    shape = (len(tiles.rows), int(names.max(initial=0)) + 1)
+    ones = np.ones(len(names), np.float32)
+    counts = csr_array((ones, names, tiles.cu_tags[tiles.cu_entities]), shape=shape)
+    counts.sum_duplicates()
+    on_tiles = counts[np.flatnonzero(is_train)].count_nonzero(axis=0)
+    most = np.argsort(-on_tiles, kind="stable")[:MAX_TAGS]
+    return counts[:, np.sort(most[on_tiles[most] >= MIN_TILES])].toarray()
 
 
 def _owner(cu_entities: np.ndarray) -> np.ndarray:

@@ -76,7 +76,7 @@ def fit_probe(
     x, x_val = scale(train[0]), scale(validation[0])
     y, y_val = (_to_scale(task, np.asarray(part[1], float)) for part in (train, validation))
     fitted, setting = PROBES[kind](task, x, y, x_val, y_val, seed)
-    chosen = _calibrate(task, fitted(x_val), np.asarray(validation[1], float))
+    chosen = _calibrate(task, (fitted(x_val), validation[1]), (fitted(x), train[1]))
     bounds = (0.0, 1.0) if task in BINARY else (float(np.min(train[1])), float(np.max(train[1])))
     if task in COUNTS:
         bounds = (0.0, bounds[1])
@@ -147,7 +147,7 @@ def _boosting(task, x, y, x_val, y_val, seed) -> tuple[Raw, str]:
     shape = {
         "max_iter": 300,
         "max_leaf_nodes": 8,
-        "min_samples_leaf": min(10, max(1, len(x) // 10)),
+        "min_samples_leaf": 3,
         "early_stopping": True,
         "n_iter_no_change": 10,
         "random_state": seed,
@@ -214,21 +214,31 @@ def _train_mlp(tensors, labels, loss) -> tuple[nn.Module, int]:
     return net.eval(), at + 1
 
 
-def _calibrate(task, outputs, label) -> tuple[int, float, float]:
-    """Choose output, threshold and scale of least MAE on validation; the plainest where equal."""
-    if task not in COUNTS and task not in BINARY:
-        errors = [np.abs(out - label).mean() for out in outputs]
-        return int(np.argmin(errors)), -np.inf, 1.0
-    scales = SCALES if task in COUNTS else SCALES[:1]
+def _calibrate(task, validation, train) -> tuple[int, float, float]:
+    """Choose output, threshold and scale of least MAE on validation; train decides between equals.
+
+    Train also decides where validation lacks zeros or positives and so cannot tell a threshold.
+
+    Args:
+        task: fixes which of them there are to choose.
+        validation, train: the head's outputs and the labels of each.
+    """
+    thresholded = task in COUNTS or task in BINARY
+    positive = np.asarray(validation[1]) > 0
+    parts = [(1.0, validation), (1e-6, train)]
+    if thresholded and positive.all() | ~positive.any():
+        parts = [(1.0, train)]
     best = (np.inf, 0, -np.inf, 1.0)
-    for source, out in enumerate(outputs):
-        ranked = np.unique(out)
+    for source in (0, 1):
+        ranked = np.unique(np.concatenate([validation[0][source], train[0][source]]))
         middles = (ranked[1:] + ranked[:-1]) / 2
-        cuts = middles[:: max(1, len(middles) // THRESHOLDS)]
-        for scale in scales:
-            tried = np.array([-np.inf, *cuts, np.inf])
-            values = _value(task, out, tried[:, None], scale)
-            error = np.abs(values - label).mean(1)
+        cuts = middles[:: max(1, len(middles) // THRESHOLDS)] if thresholded else []
+        tried = np.array([-np.inf, *cuts, np.inf] if thresholded else [-np.inf])
+        for scale in SCALES if task in COUNTS else SCALES[:1]:
+            error = sum(
+                weight * np.abs(_value(task, raw[source], tried[:, None], scale) - label).mean(1)
+                for weight, (raw, label) in parts
+            )
             # the middle of the thresholds that do equally well
             ties = np.flatnonzero(error <= error.min() + 1e-12)
             at = ties[len(ties) // 2]
