@@ -1,0 +1,75 @@
+"""How a run went: its losses, its gradients, its schedules and the rank of what it learned."""
+
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from geojepa.errors import GeoJEPAError
+from geojepa.figures.style import BLUE, GREEN, GREY, ORANGE, PINK, RED, WIDTH
+
+STRATEGY_COLOURS = {"random": BLUE, "area": ORANGE, "modality": GREEN, "contiguous": PINK}
+
+
+def read_metrics(folder: str | Path) -> pd.DataFrame:
+    """One row a step, as a run's metrics.jsonl holds them.
+
+    Raises:
+        GeoJEPAError: no such file, or an empty one.
+    """
+    path = Path(folder) / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    if not lines:
+        raise GeoJEPAError(f"{path}: holds no step; pretrain the run first")
+    return pd.DataFrame([json.loads(line) for line in lines])
+
+
+def loss_by_strategy(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Mean of the loss terms over the first and the last tenth of the steps, by strategy."""
+    tenth = max(1, len(metrics) // 10)
+    parts = {"first tenth": metrics[:tenth], "last tenth": metrics[-tenth:]}
+    terms = ["prediction", "regulariser", "gradient_norm"]
+    frames = {name: part.groupby("strategy")[terms].mean() for name, part in parts.items()}
+    return pd.concat(frames, axis=1).round(3)
+
+
+def plot_curves(metrics: pd.DataFrame) -> Figure:
+    """Six panels over the steps: two loss terms by strategy, gradients, rank, two schedules."""
+    figure, axes = plt.subplots(2, 3, figsize=(WIDTH + 2, 5.2), sharex=True)
+    _by_strategy(axes[0, 0], metrics, "prediction", "Prediction loss (smooth L1)")
+    _by_strategy(axes[0, 1], metrics, "regulariser", "Regulariser (25 variance + covariance)")
+    axes[0, 0].legend(title="masks")
+    norm = axes[0, 2]
+    norm.plot(metrics["step"], metrics["gradient_norm"], ".", color=GREY, ms=2, alpha=0.5)
+    norm.plot(metrics["step"], smooth(metrics["gradient_norm"]), color=RED)
+    norm.set(title="Gradient norm, before clipping", yscale="log")
+    rank = axes[1, 0]
+    if "effective_rank" in metrics:
+        measured = metrics.dropna(subset="effective_rank")
+        rank.plot(measured["step"], measured["effective_rank"], "o-", color=BLUE, ms=4)
+    rank.set(title="Effective rank, validation tiles", ylim=(0, None))
+    axes[1, 1].plot(metrics["step"], metrics["learning_rate"], color=BLUE)
+    axes[1, 1].set(title="Learning rate", ylim=(0, None))
+    axes[1, 2].plot(metrics["step"], 1 - metrics["momentum"], color=BLUE)
+    axes[1, 2].set(title="What the teacher takes over a step: 1 − momentum", yscale="log")
+    for axis in axes[1]:
+        axis.set_xlabel("step")
+    return figure
+
+
+def smooth(values: pd.Series) -> pd.Series:
+    """Running median over a twentieth of the values."""
+    window = max(1, len(values) // 20)
+    return values.rolling(window, center=True, min_periods=1).median()
+
+
+def _by_strategy(axis: Axes, metrics: pd.DataFrame, term: str, title: str) -> None:
+    for strategy, colour in STRATEGY_COLOURS.items():
+        part = metrics[metrics["strategy"] == strategy]
+        if len(part):
+            axis.plot(part["step"], part[term], ".", color=colour, ms=2, alpha=0.35)
+            axis.plot(part["step"], smooth(part[term]), color=colour, label=strategy)
+    axis.set(title=title, ylim=(0, None))
