@@ -1,0 +1,20 @@
+"""The sample city and its corpus, made once for all tests."""
+
+import pytest
+
+from geojepa.data.city import CityFiles, build_city
+from geojepa.data.corpus import Corpus
+from geojepa.data.prepare import prepare
+
+
+@pytest.fixture(scope="session")
+def city(tmp_path_factory: pytest.TempPathFactory) -> CityFiles:
+    """The smallest sample city."""
+    return build_city(tmp_path_factory.mktemp("city"), size=6)
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(city: CityFiles, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """The smallest sample city with its picture, opened."""
+    folder = tmp_path_factory.mktemp("corpus") / "lilliput"
+    return Corpus.open(prepare([city.extract], folder, imagery=city.imagery))
