@@ -167,7 +167,7 @@ def test_too_small_a_city_is_refused(tmp_path):
 
 
 def test_default_city_keeps_to_the_rates_of_real_extracts(tmp_path):
-    """Ranges hold the real extracts' values, counted by another reader; see rates.py."""
+    """The frozen city stays near its stated rates, each within the spread of real extracts."""
     plan = make_plan(28, 0)
     write_extract(tmp_path / "city.osm.pbf", build_world(plan), plan.frame)
     tiles, totals = count_tiles(tmp_path / "city.osm.pbf")
