@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from geojepa.data.corpus import Corpus
+from geojepa.data.features import KINDS
 from geojepa.data.labels import TASKS
-from geojepa.data.reading import KINDS
 from geojepa.data.splits import FOLDS, blocks, split
 from geojepa.errors import GeoJEPAError
 from geojepa.files import whole

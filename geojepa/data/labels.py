@@ -7,13 +7,16 @@ import numpy as np
 import shapely
 
 from geojepa.data.cutting import Grid, Pieces, tiles_of_points
-from geojepa.data.reading import GROUP, LINE, POINT, Features
+from geojepa.data.features import GROUP, LINE, POINT, Features
 
 TASKS = ("traffic_signals", "building_count", "max_speed", "bridge", "car_bridge")
-CAR_CLASSES = frozenset(
-    ["motorway", "trunk", "primary", "secondary", "tertiary", "unclassified", "residential", "service", "living_street", "motorway_link", "trunk_link", "primary_link", "secondary_link", "tertiary_link"]
+_LINKED = ("motorway", "trunk", "primary", "secondary", "tertiary")
+CAR_CLASSES = (
+    frozenset(_LINKED)
+    | {f"{name}_link" for name in _LINKED}
+    | {"unclassified", "residential", "service", "living_street"}
 )
-_SPEED = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(mph|knots|km/h|kmh|kph)?\s*$")
+_SPEED = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(mph|knots|km/h|kmh|kph)?\s*$", re.IGNORECASE)
 _KMH = {"mph": 1.609344, "knots": 1.852}
 
 Tags = dict[str, str]
@@ -25,7 +28,7 @@ def speed_kmh(value: str) -> float:
     `25 mph` is 40.2, a bare number is km/h, `50;30` is 50, `none` or `RO:urban` is unreadable.
     """
     found = [_SPEED.match(part) for part in value.split(";")]
-    speeds = [float(m[1]) * _KMH.get(m[2] or "", 1.0) for m in found if m]
+    speeds = [float(m[1]) * _KMH.get((m[2] or "").lower(), 1.0) for m in found if m]
     return max(speeds, default=float("nan"))
 
 
@@ -78,8 +81,10 @@ def hides_entity(task: str, kind: int, tags: Tags) -> bool:
 def evidence_bits(features: Features) -> np.ndarray:
     """Which features vanish from which masked view: bit i of (n,) uint8 is TASKS[i].
 
-    A group loses its place with any of its members, for its geometry is made of theirs.
+    A relation goes with any of its members, for its geometry is made of theirs; an untagged way
+    or node goes with the relation that it shapes.
     """
+    tagged = set(features.feature_id)
     bits = np.zeros(len(features), dtype=np.uint8)
     for bit, task in enumerate(TASKS):
         gone = np.array(
@@ -89,10 +94,11 @@ def evidence_bits(features: Features) -> np.ndarray:
             ],
             dtype=bool,
         )
-        names = {features.feature_id[i] for i in np.flatnonzero(gone)}
+        rows = np.flatnonzero(gone).tolist()
+        names = {features.feature_id[row] for row in rows}
+        names |= {m for row in rows for m in features.members.get(row, ()) if m not in tagged}
         for row, members in features.members.items():
-            if features.kind[row] == GROUP and not names.isdisjoint(members):
-                gone[row] = True
+            gone[row] |= not names.isdisjoint(members)
         bits |= gone.astype(np.uint8) << bit
     return bits
 
@@ -153,8 +159,8 @@ def tile_labels(features: Features, pieces: Pieces, grid: Grid) -> dict[str, np.
 def count_buildings(features: Features, grid: Grid) -> np.ndarray:
     """Buildings whose representative point lies in each tile (T,).
 
-    Nodes, areas and multipolygons count; the outer way of a building multipolygon does not again.
-    `features.parts` must be in tile units.
+    Nodes, areas and multipolygons count; the outer way of a building multipolygon does not again,
+    but a building in its courtyard does. `features.parts` must be in tile units.
     """
     counted = np.array(
         [
@@ -163,10 +169,7 @@ def count_buildings(features: Features, grid: Grid) -> np.ndarray:
         ],
         dtype=bool,
     )
-    repeated = {
-        name for row, members in features.members.items() if counted[row] for name in members
-    }
-    counted &= np.array([name not in repeated for name in features.feature_id], dtype=bool)
+    counted[_repeated(features, counted)] = False
     chosen = counted[features.owner]
     if not chosen.any():
         return np.zeros(len(grid.tile_id), dtype=int)
@@ -177,3 +180,19 @@ def count_buildings(features: Features, grid: Grid) -> np.ndarray:
     points = shapely.point_on_surface(parts[order][first])
     _, tile = tiles_of_points(points, grid)
     return np.bincount(tile, minlength=len(grid.tile_id))
+
+
+def _repeated(features: Features, counted: np.ndarray) -> list[int]:
+    """Rows of counted areas that a counted multipolygon repeats: members with ground in common."""
+    row_of = {name: row for row, name in enumerate(features.feature_id)}
+    start = np.searchsorted(features.owner, np.arange(len(features) + 1))
+    found = []
+    for relation, members in features.members.items():
+        if counted[relation]:
+            whole = features.parts[start[relation] : start[relation + 1]]
+            for row in {row_of[name] for name in members if name in row_of}:
+                own = features.parts[start[row] : start[row + 1]]
+                common = shapely.intersection(whole[:, None], own).ravel()
+                if counted[row] and shapely.area(common).sum() > 0.01 * shapely.area(own).sum():
+                    found.append(row)
+    return found
