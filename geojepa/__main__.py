@@ -182,7 +182,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
         _command()
-    except GeoJEPAError as error:
+    except (GeoJEPAError, OSError) as error:
         print(f"geojepa: {error}", file=sys.stderr)
         sys.exit(2)
 

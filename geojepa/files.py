@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from geojepa.errors import GeoJEPAError
+
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
@@ -14,22 +16,28 @@ def whole(path: str | Path) -> Iterator[Path]:
 
     Works for a file and for a folder. On an exception nothing is left behind and an older
     `path` stays as it was.
+
+    Raises:
+        GeoJEPAError: if the place cannot be written to.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    given, path = path, Path(path).absolute()
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    _remove(part)
+    old = path.with_name(f"{path.name}.{os.getpid()}.old.part")
     try:
-        yield part
-        if part.is_dir() and path.exists():
-            old = path.with_name(f"{path.name}.{os.getpid()}.old.part")
-            os.replace(path, old)
-            os.replace(part, path)
-            _remove(old)
-        else:
-            os.replace(part, path)
-    finally:
+        path.parent.mkdir(parents=True, exist_ok=True)
         _remove(part)
+        try:
+            yield part
+            if part.is_dir() and path.is_dir():
+                os.replace(path, old)
+            os.replace(part, path)
+        finally:
+            if old.exists() and not path.exists():
+                os.replace(old, path)
+            _remove(old)
+            _remove(part)
+    except OSError as error:
+        raise GeoJEPAError(f"{given}: cannot be written ({error}); name another place") from error
 
 
 def _remove(path: Path) -> None:

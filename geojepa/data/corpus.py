@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import datasets
@@ -89,7 +90,7 @@ class TileData:
         """(N) tags of each entity; values of identifying keys are empty."""
         pairs = [self.corpus.vocabulary[i] for i in self.tag_ids]
         bounds = self.cu_tags.tolist()
-        return [dict(pairs[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+        return [dict(pairs[a:b]) for a, b in pairwise(bounds)]
 
 
 class Corpus:
@@ -120,16 +121,20 @@ class Corpus:
         for folder in folders:
             if not (folder / "corpus.json").is_file():
                 raise GeoJEPAError(f"{folder}: not a corpus; make one with geojepa prepare")
-            info = json.loads((folder / "corpus.json").read_text())
-            if info["schema"] != SCHEMA_VERSION:
+            try:
+                info = json.loads((folder / "corpus.json").read_text())
+                schema = info["schema"]
+                table = datasets.load_from_disk(folder).data.table
+            except (OSError, ValueError, KeyError) as error:
+                raise GeoJEPAError(f"{folder}: the corpus is damaged; prepare it again") from error
+            if schema != SCHEMA_VERSION:
                 raise GeoJEPAError(
-                    f"{folder}: schema {info['schema']} is not {SCHEMA_VERSION}; prepare it again"
+                    f"{folder}: schema {schema} is not {SCHEMA_VERSION}; prepare it again"
                 )
             pairs = [tuple(pair) for pair in info["vocabulary"]]
             to_joint = np.array(
                 [vocabulary.setdefault(p, len(vocabulary)) for p in pairs], dtype=np.int32
             )
-            table = datasets.load_from_disk(folder).data.table
             tables.append(_renumber(table, to_joint) if len(folders) > 1 else table)
             infos.append(info)
         places = [p["place"] for info in infos for p in info["places"]]

@@ -85,15 +85,19 @@ def grid_of_footprints(footprints: geopandas.GeoDataFrame) -> Grid:
     The frame of a footprint is its bounding square in web mercator.
     """
     if footprints.crs is None:
-        raise GeoJEPAError("footprints: no coordinate reference system; set one and write again")
+        raise GeoJEPAError("no coordinate reference system; set one and write again")
     shapes = footprints.to_crs(4326).geometry.to_numpy()
-    if not np.isin(shapely.get_type_id(shapes), (3, 6)).all():
-        raise GeoJEPAError("footprints: every geometry must be a polygon; drop the others")
+    if not (np.isin(shapely.get_type_id(shapes), (3, 6)) & (shapely.area(shapes) > 0)).all():
+        raise GeoJEPAError("every footprint must be a polygon with an area; drop the others")
+    if not shapely.is_valid(shapes).all():
+        raise GeoJEPAError("a footprint crosses itself; repair it with make_valid and write again")
+    if not len(shapes):
+        raise GeoJEPAError("holds no footprint; give at least one polygon")
     bounds = shapely.bounds(shapely.transform(shapes, to_units))
     side = (bounds[:, 2:] - bounds[:, :2]).max(axis=1)
     names = footprints.get("tile_id", footprints.index.to_series()).astype(str).tolist()
     if len(set(names)) < len(names):
-        raise GeoJEPAError("footprints: tile_id is not unique; name each footprint once")
+        raise GeoJEPAError("tile_id is not unique; name each footprint once")
     near = np.rint(bounds[:, :2])
     is_tile = (np.abs(bounds[:, :2] - near) < 1e-3).all(axis=1) & (np.abs(side - 1) < 1e-3)
     xy = np.where(is_tile[:, None], np.stack([near[:, 0], TILES - 1 - near[:, 1]], axis=1), -1)

@@ -24,7 +24,6 @@ from geojepa.data.features import (
     POLYGON,
     Features,
     is_entity,
-    repaired,
 )
 from geojepa.data.keys import clean, is_area
 from geojepa.errors import GeoJEPAError
@@ -189,7 +188,7 @@ def _assemble(
     features.kind = np.array(kinds, dtype=np.uint8)
     features.parts = np.concatenate(parts)
     features.owner = np.repeat(np.arange(len(kinds)), [len(shapes) for shapes in parts[1:]])
-    return repaired(features)
+    return features
 
 
 def _polygons(lines: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from PIL import Image
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.transform import from_bounds
 from rasterio.vrt import WarpedVRT
 from tqdm import tqdm
@@ -60,7 +60,7 @@ def _from_folder(folder: Path, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
         try:
             with Image.open(path) as picture:
                 rgb = picture.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BOX)
-        except OSError as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise GeoJEPAError(f"{path}: not a readable image; replace or remove it") from error
         images[row], has_image[row] = np.asarray(rgb), True
     return images, has_image
@@ -75,11 +75,16 @@ def _from_raster(path: Path, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
                 raise GeoJEPAError(f"{path}: the raster has no CRS; write it with one")
             if raster.count < 3:
                 raise GeoJEPAError(f"{path}: the raster has {raster.count} bands; RGB is needed")
+            if set(raster.dtypes) != {"uint8"}:
+                raise GeoJEPAError(
+                    f"{path}: the raster holds {raster.dtypes[0]}; "
+                    "scale it to 8 bits, as with gdal_translate -ot Byte -scale"
+                )
             for row in tqdm(range(len(images)), desc="images", disable=None):
                 rgb, covered = _window(raster, *grid.frame[row])
                 if covered >= _COVERED:
                     images[row], has_image[row] = rgb, True
-    except rasterio.RasterioIOError as error:
+    except rasterio.errors.RasterioError as error:
         raise GeoJEPAError(f"{path}: not a readable raster; give a GeoTIFF with a CRS") from error
     return images, has_image
 
@@ -98,7 +103,7 @@ def _window(
         width=SIZE,
         height=SIZE,
         resampling=Resampling.average,
-        add_alpha=True,
+        add_alpha=ColorInterp.alpha not in raster.colorinterp,
     ) as warped:
-        pixels = warped.read([1, 2, 3, warped.count])
-    return pixels[:3].transpose(1, 2, 0).astype(np.uint8), float((pixels[3] > 0).mean())
+        rgb, covered = warped.read([1, 2, 3]), warped.dataset_mask() > 0
+    return rgb.transpose(1, 2, 0), float(covered.mean())

@@ -22,9 +22,10 @@ from geojepa.data.cutting import (
     grid_of_footprints,
     to_units,
 )
+from geojepa.data.features import Features, repaired
 from geojepa.data.imagery import SIZE, read_images
 from geojepa.data.labels import TASKS, carried_tasks, evidence_bits, tile_labels
-from geojepa.data.reading import Features, read_features
+from geojepa.data.reading import read_features
 from geojepa.errors import GeoJEPAError
 from geojepa.files import sha256, whole
 
@@ -58,14 +59,19 @@ def prepare(
     """
     if not extracts:
         raise GeoJEPAError("no extract given; name at least one .osm.pbf or .parquet file")
-    shapes = _read_footprints(footprints) if footprints else None
+    out = Path(out)
+    if out.exists() and not (out / "corpus.json").is_file() and not _is_empty_folder(out):
+        raise GeoJEPAError(f"{out}: exists and is not a corpus; name another folder")
+    footprint_grid = _read_footprints(Path(footprints)) if footprints else None
     vocabulary: Vocabulary = {}
-    tables, places, digest = [], [], hashlib.sha256()
+    tables: list[pa.Table] = []
+    places: list[dict] = []
+    digest = hashlib.sha256()
     for extract in map(Path, extracts):
         place = extract.name.split(".")[0]
         if place in (p["place"] for p in places):
             raise GeoJEPAError(f"{extract}: two extracts are named {place}; rename one")
-        table, facts = _prepare_place(extract, place, shapes, imagery, vocabulary, digest)
+        table, facts = _prepare_place(extract, place, footprint_grid, imagery, vocabulary, digest)
         tables.append(table)
         places.append({"place": place, "source_sha256": sha256(extract), **facts})
     if not sum(table.num_rows for table in tables):
@@ -87,18 +93,23 @@ def prepare(
         datasets.disable_progress_bars()
         datasets.Dataset(pa.concat_tables(tables)).save_to_disk(part)
         (part / "corpus.json").write_text(json.dumps(info, ensure_ascii=False, indent=1))
-    return Path(out)
+    return out
 
 
-def _read_footprints(path: str | Path) -> geopandas.GeoDataFrame:
-    path = Path(path)
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _read_footprints(path: Path) -> Grid:
     if not path.is_file():
         raise GeoJEPAError(f"{path}: no such footprints; check the path")
     read = geopandas.read_parquet if path.suffix == ".parquet" else geopandas.read_file
     try:
-        return read(path)
+        return grid_of_footprints(read(path))
+    except GeoJEPAError as error:
+        raise GeoJEPAError(f"{path}: {error}") from error
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = f"{error}".splitlines()[0] if f"{error}" else type(error).__name__
         raise GeoJEPAError(
             f"{path}: not readable as polygons ({reason}); write GeoParquet"
         ) from error
@@ -107,25 +118,27 @@ def _read_footprints(path: str | Path) -> geopandas.GeoDataFrame:
 def _prepare_place(
     extract: Path,
     place: str,
-    shapes: geopandas.GeoDataFrame | None,
+    footprints: Grid | None,
     imagery: str | Path | None,
     vocabulary: Vocabulary,
     digest: "hashlib._Hash",
 ) -> tuple[pa.Table, dict]:
     features = read_features(extract)
     features.parts = shapely.transform(features.parts, to_units)
-    if shapes is None:
+    features = repaired(features)
+    if footprints is None:
         pieces, grid = cut_to_grid(features.parts, features.owner)
     else:
-        grid = grid_of_footprints(shapes)
+        grid = footprints
         pieces = cut_to_footprints(features.parts, features.owner, grid)
     labels = tile_labels(features, pieces, grid)
     entities = np.bincount(pieces.tile, minlength=len(grid.tile_id))
     kept = np.flatnonzero(entities >= MIN_ENTITIES)
-    if shapes is not None and not entities.any():
+    if footprints is not None and not entities.any():
         raise GeoJEPAError(
             f"{extract}: no feature lies in any footprint; give footprints of the same place"
         )
+    features.skipped["footprints without a feature"] = int((entities == 0).sum())
     pieces, grid, labels = _keep(pieces, grid, labels, kept)
     columns = _entity_columns(features, pieces, len(kept), vocabulary)
     head = {
@@ -143,7 +156,8 @@ def _prepare_place(
         digest.update(_content(column))
     if imagery and len(kept):
         images, has_image = read_images(imagery, grid)
-        digest.update(images.tobytes())
+        digest.update(images.data)
+        digest.update(has_image.data)
         head["image"] = _image_column(images, has_image)
     else:
         head["image"] = pa.nulls(len(kept), pa.large_binary())

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow.parquet
 import shapely
 
-from geojepa.data.features import GROUP, Features, is_entity, repaired
+from geojepa.data.features import GROUP, Features, is_entity
 from geojepa.data.keys import clean
 from geojepa.errors import GeoJEPAError
 
@@ -43,16 +43,15 @@ def read_table(path: Path) -> Features:
     kept &= ~shapely.is_empty(geometry) & np.isfinite(shapely.bounds(geometry)).all(axis=1)
     rows = np.flatnonzero(kept)
     parts, owner = _flat_parts(geometry[rows])
-    return repaired(
-        Features(
-            ids[rows].tolist(),
-            kind[rows],
-            [tags[i] for i in rows],
-            parts,
-            owner,
-            skipped=Counter({"features without a tag or a geometry": int((~kept).sum())}),
-            is_table=True,
-        )
+    skipped = Counter({"features without a tag or a geometry": int((~kept).sum())})
+    return Features(
+        ids[rows].tolist(),
+        kind[rows],
+        [tags[i] for i in rows],
+        parts,
+        owner,
+        skipped=skipped,
+        is_table=True,
     )
 
 
