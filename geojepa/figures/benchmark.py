@@ -56,6 +56,25 @@ def plot_benchmark(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def headline_table(headline: pd.DataFrame) -> pd.DataFrame:
+    """The headline to read: value, interval and, of several seeds, the deviation over seeds."""
+    measures = [measure for measure in HEADLINE_NAMES if measure in headline]
+    rows = headline.sort_values(measures[:1], ascending=False) if measures else headline
+    columns = {"": label(rows), "kind": rows["kind"]}
+    for measure in measures:
+        ends = (rows[measure + end] for end in ("", "_low", "_high", "_spread"))
+        columns[measure] = pd.Series(
+            [
+                f"{value:.3f} ({low:.3f} to {high:.3f})"
+                + (f" ± {spread:.3f}" if spread == spread else "")
+                for value, low, high, spread in zip(*ends, strict=True)
+            ],
+            index=rows.index,
+            dtype=object,
+        )
+    return pd.DataFrame(columns).reset_index(drop=True)
+
+
 def difference_table(
     results: Results, one: tuple[str, str], headline: pd.DataFrame
 ) -> pd.DataFrame:

@@ -41,7 +41,7 @@ def plot_curves(metrics: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(2, 3, figsize=(WIDTH + 2, 5.2), sharex=True)
     _by_strategy(axes[0, 0], metrics, "prediction", "Prediction loss (smooth L1)")
     _by_strategy(axes[0, 1], metrics, "regulariser", "Regulariser (25 variance + covariance)")
-    axes[0, 0].legend(title="masks")
+    axes[0, 0].legend(title="masks", title_fontsize=9)
     norm = axes[0, 2]
     norm.plot(metrics["step"], metrics["gradient_norm"], ".", color=GREY, ms=2, alpha=0.5)
     norm.plot(metrics["step"], smooth(metrics["gradient_norm"]), color=RED)
@@ -50,11 +50,13 @@ def plot_curves(metrics: pd.DataFrame) -> Figure:
     if "effective_rank" in metrics:
         measured = metrics.dropna(subset="effective_rank")
         rank.plot(measured["step"], measured["effective_rank"], "o-", color=BLUE, ms=4)
-    rank.set(title="Effective rank, validation tiles", ylim=(0, None))
+    rank.set(title="Effective rank, validation tiles")
+    rank.margins(y=0.1)
+    rank.set_ylim(bottom=0)
     axes[1, 1].plot(metrics["step"], metrics["learning_rate"], color=BLUE)
     axes[1, 1].set(title="Learning rate", ylim=(0, None))
     axes[1, 2].plot(metrics["step"], 1 - metrics["momentum"], color=BLUE)
-    axes[1, 2].set(title="What the teacher takes over a step: 1 − momentum", yscale="log")
+    axes[1, 2].set(title="Teacher: 1 − momentum", yscale="log")
     for axis in axes[1]:
         axis.set_xlabel("step")
     return figure
@@ -72,4 +74,6 @@ def _by_strategy(axis: Axes, metrics: pd.DataFrame, term: str, title: str) -> No
         if len(part):
             axis.plot(part["step"], part[term], ".", color=colour, ms=2, alpha=0.35)
             axis.plot(part["step"], smooth(part[term]), color=colour, label=strategy)
-    axis.set(title=title, ylim=(0, None))
+    axis.set(title=title)
+    axis.margins(y=0.1)
+    axis.set_ylim(bottom=0)

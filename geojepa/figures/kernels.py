@@ -29,14 +29,14 @@ def plot_ways(table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 0.9 + 0.38 * len(table)), sharey=True)
     place = np.arange(len(table))[::-1]
     colours = [BLUE if way == "ours" else GREY for way in table["way"]]
-    axes[0].barh(place, table["median_ms"], color=colours, height=0.6)
-    axes[0].hlines(place, table["q25"], table["q75"], color="black", lw=1.5)
+    axes[0].hlines(place, table["q25"], table["q75"], color=colours, lw=2)
+    axes[0].scatter(table["median_ms"], place, color=colours, zorder=2)
     for y, time, ratio in zip(place, table["q75"], table["relative"], strict=True):
         axes[0].annotate(
             f"{ratio:.1f} ×", (time, y), (4, 0), textcoords="offset points", va="center", size=9
         )
     axes[0].set(title="Forward and backward", xscale="log", xlabel="milliseconds a batch")
-    axes[0].set_xlim(right=table["q75"].max() * 2.5)
+    axes[0].set_xlim(table["q25"].min() / 2, table["q75"].max() * 3)
     axes[0].set_yticks(place, table["way"])
     axes[1].plot(table["max_error"], place, "o", color=BLUE)
     axes[1].set(title="Largest difference from float64", xscale="log", xlabel="absolute error")

@@ -145,8 +145,10 @@ def _plot_numbers(figure: SubFigure, table: pd.DataFrame) -> None:
         for colour, (name, part) in zip(
             (BLUE, GREY), table.groupby("network", sort=False), strict=False
         ):
-            axis.plot(part["depth"], part[column], "o-", color=colour, ms=4, label=name)
+            style = {"ls": "-"} if colour == BLUE else {"ls": "--", "mfc": "none"}
+            axis.plot(part["depth"], part[column], marker="o", color=colour, label=name, **style)
         stages = table.drop_duplicates("depth")
         axis.set_xticks(stages["depth"], stages["stage"], rotation=60, ha="right")
-        axis.set(title=title, ylim=(min(0, table[column].min() * 1.1), None))
+        axis.set(title=title)
+        axis.set_ylim(min(0, 1.1 * table[column].min()), 1.1 * table[column].max())
     axes[0].legend()
