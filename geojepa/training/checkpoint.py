@@ -39,7 +39,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             names = file.keys()
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
-    except (OSError, RuntimeError, ValueError, Exception) as error:
+    except Exception as error:  # safetensors has errors of its own, and the file may be missing
         raise GeoJEPAError(f"{path}: not a readable checkpoint; train the run again") from error
 
 
@@ -102,6 +102,11 @@ def load_run(run: str | Path) -> tuple[GeoJEPA, TrainConfig, dict]:
     weights, _ = load_tensors(folder / "model.safetensors")
     load_weights(model, weights, folder / "model.safetensors")
     return model.eval(), config, facts
+
+
+def load(run: str | Path) -> GeoJEPA:
+    """The model of a finished run, in evaluation mode; see `load_run`."""
+    return load_run(run)[0]
 
 
 def read_config(folder: Path) -> dict:
