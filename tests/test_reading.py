@@ -1,0 +1,347 @@
+"""Hand-made extracts whose features are known."""
+
+import geopandas
+import numpy as np
+import osmium
+import pytest
+import shapely
+from handmade import node, relation, way, write_osm
+
+from geojepa.data.features import GROUP, LINE, POINT, POLYGON, repaired
+from geojepa.data.reading import read_features
+from geojepa.errors import GeoJEPAError
+
+
+def square(first: int, west: float, south: float, side: float) -> list:
+    """Four nodes, counter-clockwise from the south-west."""
+    east, north = west + side, south + side
+    corners = [(west, south), (east, south), (east, north), (west, north)]
+    return [node(first + i, *corner) for i, corner in enumerate(corners)]
+
+
+RING = [1, 2, 3, 4, 1]
+INNER = [11, 12, 13, 14, 11]
+NODES = square(1, 0, 0, 0.01) + square(11, 0.004, 0.004, 0.002)
+
+
+@pytest.fixture
+def read(tmp_path):
+    def reading(*objects, suffix=".osm.pbf"):
+        return repaired(read_features(write_osm(tmp_path / f"hand{suffix}", list(objects))))
+
+    return reading
+
+
+def shape(features, name) -> shapely.Geometry:
+    """All of a feature's parts as one geometry."""
+    parts = features.parts[features.owner == features.feature_id.index(name)]
+    return parts[0] if len(parts) == 1 else shapely.geometrycollections(parts)
+
+
+def kinds(features) -> dict[str, int]:
+    return dict(zip(features.feature_id, features.kind.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("tags", "kind"),
+    [
+        ({"highway": "residential"}, LINE),
+        ({"highway": "pedestrian", "area": "yes"}, POLYGON),
+        ({"barrier": "fence"}, LINE),
+        ({"railway": "rail"}, LINE),
+        ({"building": "yes"}, POLYGON),
+        ({"building": "yes", "area": "no"}, LINE),
+        ({"landuse": "farmland", "barrier": "fence"}, POLYGON),
+        ({"natural": "coastline"}, LINE),
+    ],
+    ids=str,
+)
+def test_closed_way_is_a_line_or_an_area_and_one_entity(read, tags, kind):
+    features = read(*NODES, way(1, RING, **tags))
+    assert kinds(features) == {"way/1": kind}
+    assert shape(features, "way/1").geom_type == {LINE: "LineString", POLYGON: "Polygon"}[kind]
+    assert features.tags == [tags]
+
+
+def test_open_way_is_a_line_whatever_its_tags(read):
+    assert kinds(read(*NODES, way(1, [1, 2, 3], building="yes"))) == {"way/1": LINE}
+
+
+def test_multipolygon_has_its_hole_whatever_the_roles(read):
+    for outer, inner in [("outer", "inner"), ("inner", "outer"), ("", ""), ("outer", "outer")]:
+        ring = relation(1, [("w", 1, outer), ("w", 2, inner)], type="multipolygon", natural="water")
+        features = read(*NODES, way(1, RING), way(2, INNER), ring)
+        assert kinds(features) == {"relation/1": POLYGON}
+        assert shape(features, "relation/1").area == pytest.approx(0.01**2 - 0.002**2)
+        assert features.members == {0: ["way/1", "way/2"]}
+
+
+def test_multipolygon_of_split_and_reversed_outer_ways_and_of_two_outers(read):
+    apart = square(21, 0.02, 0, 0.001)
+    ways = [way(1, [1, 2, 3]), way(2, [1, 4, 3]), way(3, INNER), way(4, [21, 22, 23, 24, 21])]
+    members = [("w", 3, "inner"), ("w", 2, "outer"), ("w", 1, "outer"), ("w", 4, "outer")]
+    features = read(
+        *NODES, *apart, *ways, relation(1, members, type="multipolygon", landuse="forest")
+    )
+    whole = shape(features, "relation/1")
+    assert len(whole.geoms) == 2
+    assert whole.area == pytest.approx(0.01**2 - 0.002**2 + 0.001**2)
+
+
+def test_multipolygon_that_lacks_a_ring_is_skipped_and_counted(read):
+    """Without the outer ring the hole would be taken for the area."""
+    members = [("w", 99, "outer"), ("w", 2, "inner")]
+    lake = relation(1, members, type="multipolygon", natural="water")
+    features = read(*NODES, way(2, INNER), lake)
+    assert len(features) == 0
+    assert features.skipped["relations without a complete geometry"] == 1
+    assert features.skipped["relation members outside the extract"] == 1
+
+
+def test_tagged_members_stay_entities_of_their_own(read):
+    members = [("w", 1, "outer"), ("w", 2, "inner")]
+    features = read(
+        *NODES,
+        way(1, RING, barrier="wall"),
+        way(2, INNER, building="yes"),
+        relation(1, members, type="multipolygon", leisure="park"),
+    )
+    assert kinds(features) == {"way/1": LINE, "way/2": POLYGON, "relation/1": POLYGON}
+
+
+def test_other_relations_are_groups_with_their_members(read):
+    restriction = {"type": "restriction", "restriction": "no_left_turn"}
+    features = read(
+        *NODES,
+        way(1, [1, 2], highway="primary"),
+        way(2, [2, 3], highway="primary"),
+        relation(7, [("w", 1, "from"), ("n", 2, "via"), ("w", 2, "to")], **restriction),
+    )
+    assert kinds(features) == {"way/1": LINE, "way/2": LINE, "relation/7": GROUP}
+    assert features.members == {2: ["way/1", "node/2", "way/2"]}
+    group = shape(features, "relation/7")
+    assert sorted(g.geom_type for g in group.geoms) == ["LineString", "LineString", "Point"]
+    assert group.length == pytest.approx(0.02)
+
+
+def test_equal_ids_of_different_types_are_not_confused(read):
+    features = read(
+        node(1, 0, 0, amenity="bench"),
+        node(2, 0.01, 0),
+        way(1, [1, 2], highway="path"),
+        relation(1, [("n", 1, ""), ("w", 1, "")], type="site", historic="yes"),
+        relation(2, [("r", 1, ""), ("n", 2, "")], type="site", tourism="yes"),
+    )
+    assert kinds(features) == {"node/1": POINT, "way/1": LINE, "relation/1": GROUP, "relation/2": 3}
+    assert features.members == {2: ["node/1", "way/1"], 3: ["relation/1", "node/2"]}
+    assert shape(features, "relation/1").geoms[0].equals(shapely.Point(0, 0))
+    assert shape(features, "relation/2").equals(shapely.Point(0.01, 0))
+
+
+def test_untagged_things_and_mere_bookkeeping_are_no_entities(read):
+    features = read(
+        *NODES,
+        node(31, 0, 0, created_by="JOSM", source="survey"),
+        way(1, RING),
+        way(2, INNER, tiger__county="Fresno, CA", note="?"),
+        relation(1, [("w", 1, "")]),
+        relation(2, [("w", 1, "outer")], type="multipolygon", source="Bing"),
+        node(32, 0.001, 0.001, name="Here"),
+    )
+    assert kinds(features) == {"node/32": POINT}
+    assert features.tags == [{"name": ""}]
+
+
+BOUNDARY = {"boundary": "administrative", "admin_level": "8", "name": "Here", "place": "town"}
+
+
+@pytest.mark.parametrize(
+    ("tags", "is_kept"),
+    [
+        (BOUNDARY, False),
+        ({"boundary": "national_park", "name": "Here"}, False),
+        ({"boundary": "national_park", "leisure": "nature_reserve"}, True),
+        ({"boundary": "protected_area", "landuse": "forest"}, True),
+        ({"boundary": "administrative", "waterway": "river"}, True),
+    ],
+    ids=str,
+)
+def test_boundaries_count_only_where_another_key_describes_them(read, tags, is_kept):
+    features = read(
+        *NODES,
+        node(31, 0, 0, **tags),
+        way(1, RING, **tags),
+        way(2, [11, 12], **tags),
+        relation(1, [("w", 1, "outer")], **{"type": "boundary", **tags}),
+    )
+    names = {"node/31", "way/1", "way/2", "relation/1"} if is_kept else {"node/31"}
+    assert set(features.feature_id) == names
+
+
+def test_relation_of_type_boundary_is_a_boundary(read):
+    ridge = relation(1, [("w", 1, "outer")], type="boundary", place="region", name="Ridge")
+    assert len(read(*NODES, way(1, RING), ridge)) == 0
+
+
+def test_ways_with_missing_nodes_are_skipped_and_counted(read):
+    features = read(*NODES, way(1, [1, 2, 99], highway="path"), way(2, [1, 2], highway="path"))
+    assert kinds(features) == {"way/2": LINE}
+    assert features.skipped["ways with missing nodes or a single place"] == 1
+
+
+@pytest.mark.parametrize("nodes", [[1, 1], [1], [1, 2, 2, 1], [1, 2, 1, 1]], ids=str)
+def test_ways_without_an_extent_do_no_harm(read, nodes):
+    features = read(*NODES, way(1, nodes, building="yes"), way(2, [1, 2], highway="path"))
+    assert not any(g.is_empty for g in features.parts)
+    assert shape(features, "way/2").length == pytest.approx(0.01)
+    assert sum(features.skipped.values()) == 1
+
+
+def test_self_crossing_area_is_repaired(read):
+    features = read(*NODES, way(1, [1, 3, 2, 4, 1], building="yes"))
+    assert shape(features, "way/1").area == pytest.approx(0.01**2 / 2)
+    assert features.skipped["polygons repaired"] == 1
+
+
+OBJECTS = [
+    *NODES,
+    node(31, 0.002, 0.003, highway="crossing"),
+    way(1, RING, building="yes"),
+    way(2, INNER),
+    way(3, [31, 1], highway="path"),
+    relation(1, [("w", 3, ""), ("n", 31, "")], type="route", route="foot"),
+    relation(2, [("w", 2, "")], type="multipolygon", natural="water"),
+]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("suffix", [".osm.pbf", ".osm", ".osm.gz", ".osm.bz2"])
+def test_objects_in_any_order_and_format_give_the_same_features(read, seed, suffix):
+    expected = read(*OBJECTS)
+    mixed = [OBJECTS[i] for i in np.random.default_rng(seed).permutation(len(OBJECTS))]
+    found = read(*mixed, suffix=suffix)
+    assert found.feature_id == expected.feature_id
+    assert found.tags == expected.tags
+    assert found.kind.tolist() == expected.kind.tolist()
+    assert [g.wkb for g in found.parts] == [g.wkb for g in expected.parts]
+    assert found.members == expected.members
+    assert not sum(found.skipped.values())
+
+
+def test_untagged_nodes_after_ways_are_found(read):
+    features = read(way(1, RING, building="yes"), *NODES)
+    assert shape(features, "way/1").area == pytest.approx(0.01**2)
+
+
+def test_an_object_given_twice_counts_once(read):
+    twice = [way(1, RING, building="yes")] * 2
+    features = read(*NODES, *NODES[:1], *twice, node(31, 0, 0, shop="yes"), *[OBJECTS[8]] * 2)
+    assert sorted(features.feature_id) == ["node/31", "way/1"]
+
+
+def test_deleted_objects_are_skipped(tmp_path):
+    path = tmp_path / "deleted.osm"
+    path.write_text(
+        '<osm version="0.6"><node id="1" version="2" visible="false"><tag k="shop" v="x"/></node>'
+        '<node id="2" version="1" lat="1" lon="1"><tag k="shop" v="x"/></node></osm>'
+    )
+    assert read_features(path).feature_id == ["node/2"]
+
+
+def test_history_files_are_refused(tmp_path):
+    header = osmium.io.Header()
+    header.has_multiple_object_versions = True
+    path = tmp_path / "all.osh.pbf"
+    with osmium.SimpleWriter(str(path), header=header) as writer:
+        writer.add(NODES[0])
+    with pytest.raises(GeoJEPAError, match=r"all.osh.pbf: holds the history .* time-filter"):
+        read_features(path)
+
+
+def table(geometry, crs=4326, **columns):
+    return geopandas.GeoDataFrame(columns, geometry=geometry, crs=crs)
+
+
+def test_a_table_holds_the_same_features_in_any_crs(tmp_path):
+    box, line = shapely.box(9.5, 47.1, 9.51, 47.11), shapely.LineString([(9.5, 47), (9.6, 47.1)])
+    given = table(
+        [line, shapely.Point(9, 47), box, shapely.MultiPolygon([box]), None, shapely.Polygon()],
+        feature_id=["way/2", "node/7", "way/1", "relation/3", "node/8", "way/9"],
+        highway=["path", None, None, None, "stop", None],
+        building=[None, None, "yes", "yes", None, "yes"],
+        shop=[None, "bakery", None, "", None, None],
+        name=["A", None, None, None, None, None],
+    )
+    for crs in (4326, 2056):
+        path = tmp_path / f"{crs}.parquet"
+        given.to_crs(crs).to_parquet(path)
+        features = read_features(path)
+        assert features.feature_id == ["node/7", "relation/3", "way/1", "way/2"]
+        assert features.kind.tolist() == [POINT, POLYGON, POLYGON, LINE]
+        assert features.tags[0] == {"shop": "bakery"}
+        assert features.tags[1] == {"building": "yes"}
+        assert features.tags[3] == {"highway": "path", "name": ""}
+        assert shape(features, "way/1").equals_exact(box, 1e-7)
+        assert features.skipped.total() == 2
+        assert features.is_table
+
+
+def test_an_index_as_osmnx_writes_it_names_features(tmp_path):
+    frame = table([shapely.Point(9, 47)], shop=["bakery"], element=["node"], id=[7])
+    frame.set_index(["element", "id"]).to_parquet(tmp_path / "o.parquet")
+    assert read_features(tmp_path / "o.parquet").feature_id == ["node/7"]
+
+
+def test_mixed_collections_are_groups_of_their_parts(tmp_path):
+    nested = shapely.GeometryCollection(
+        [shapely.MultiPoint([(0, 0), (1, 1)]), shapely.LineString([(0, 0), (1, 0)])]
+    )
+    table([nested], site=["x"]).to_parquet(tmp_path / "c.parquet")
+    features = read_features(tmp_path / "c.parquet")
+    assert features.kind.tolist() == [GROUP]
+    assert [g.geom_type for g in features.parts] == ["Point", "Point", "LineString"]
+
+
+def truncated(whole: bytes) -> list[bytes]:
+    return [whole[:n] for n in (1, 3, 5, 60, 400, len(whole) // 3, len(whole) // 2, len(whole) - 1)]
+
+
+def refusal(path) -> str:
+    with pytest.raises(GeoJEPAError) as error:
+        read_features(path)
+    text = str(error.value)
+    assert text.startswith(str(path))
+    assert "\n" not in text
+    return text
+
+
+def test_bad_files_are_refused_in_one_line(tmp_path, city):
+    assert "no such file" in refusal(tmp_path / "missing.osm.pbf")
+    for suffix in (".osm.pbf", ".osm", ".osm.gz", ".parquet", ".txt"):
+        empty, text = tmp_path / f"empty{suffix}", tmp_path / f"text{suffix}"
+        empty.touch()
+        text.write_text("id,name\n1,not a map\n" * 50)
+        assert "is empty" in refusal(empty)
+        assert "cannot be read" in refusal(text)
+    part = tmp_path / "part.osm.pbf"
+    for some in truncated(city.extract.read_bytes()):
+        part.write_bytes(some)
+        assert "download the extract again" in refusal(part)
+    xml = write_osm(tmp_path / "whole.osm.gz", OBJECTS).read_bytes()
+    part = tmp_path / "part.osm.gz"
+    for some in (xml[: len(xml) // 2], xml[:-4]):
+        part.write_bytes(some)
+        refusal(part)
+
+
+def test_bad_tables_are_refused_in_one_line(tmp_path):
+    path = tmp_path / "t.parquet"
+    table([shapely.Point(0, 0)], shop=["x"]).to_parquet(path)
+    whole = path.read_bytes()
+    for some in truncated(whole):
+        path.write_bytes(some)
+        assert "cannot be read as GeoParquet" in refusal(path)
+    table([shapely.Point(0, 0)], crs=None, shop=["x"]).to_parquet(path)
+    assert "coordinate reference system" in refusal(path)
+    table([shapely.Point(0, 0)], shop=["x"]).drop(columns="geometry").to_parquet(path)
+    assert "geometry column" in refusal(path)
