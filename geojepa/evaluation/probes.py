@@ -4,13 +4,16 @@ A head learns a label on a suitable scale: log1p of a count, a speed as it is, a
 Its `value` is calibrated for MAE on validation; its `score` ranks tiles.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import ThreadpoolController
 from torch import nn
 
 from geojepa.evaluation.metrics import BINARY
@@ -25,6 +28,16 @@ HIDDEN, DROPOUT, RATE, DECAY, EPOCHS, PATIENCE = 512, 0.1, 1e-3, 1e-2, 200, 10
 
 # features -> (value, score) on the label's scale, both (T,)
 Raw = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+_controller = cache(ThreadpoolController)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep BLAS and OpenMP to one thread: heads are small, and threads wait on a busy machine."""
+    with _controller().limit(limits=1):
+        yield
 
 
 @dataclass(frozen=True)
@@ -51,11 +64,13 @@ class Predictor:
 
     def predict(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return value (a label, within those of train) and score (higher: more), both (T,)."""
-        outputs = self.raw(np.asarray(features))
+        with one_thread():
+            outputs = self.raw(np.asarray(features))
         value = _value(self.task, outputs[self.source], self.threshold, self.scale)
         return np.clip(value, *self.bounds), outputs[1]
 
 
+@one_thread()
 def fit_probe(
     kind: str,
     task: str,
@@ -118,16 +133,19 @@ def ridge(x: np.ndarray, y: np.ndarray, penalties: np.ndarray) -> np.ndarray:
 
 
 def _linear(task, x, y, x_val, y_val, seed) -> tuple[Raw, str]:
-    weights = ridge(x, y - y.mean(), PENALTIES * len(x))
-    error = np.square(x_val @ weights + y.mean() - y_val[:, None]).mean(0)
-    best, mean = int(error.argmin()), y.mean()
-    chosen = weights[:, best]
+    """Ridge on the label's scale; for counts also on the counts, calibration takes the better."""
+    mean, setting = _ridge(x, y, x_val, y_val)
+    if task not in COUNTS:
+        return lambda f: (mean(f), mean(f)), setting
+    counts, other = _ridge(x, np.expm1(y), x_val, np.expm1(y_val))
+    return lambda f: (np.log1p(np.maximum(counts(f), 0)), mean(f)), f"{setting}, {other}"
 
-    def raw(features):
-        out = features @ chosen + mean
-        return out, out
 
-    return raw, f"penalty {PENALTIES[best]:g}"
+def _ridge(x, y, x_val, y_val) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
+    mean = y.mean()
+    weights = ridge(x, y - mean, PENALTIES * len(x))
+    best = int(np.square(x_val @ weights + mean - y_val[:, None]).mean(0).argmin())
+    return lambda f: f @ weights[:, best] + mean, f"penalty {PENALTIES[best]:g}"
 
 
 def _neighbours(task, x, y, x_val, y_val, seed) -> tuple[Raw, str]:
