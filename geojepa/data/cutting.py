@@ -67,12 +67,11 @@ def cut_to_grid(parts: np.ndarray, owner: np.ndarray) -> tuple[Pieces, Grid]:
     pieces, owner, u, v = _quarter(parts, owner)
     xy, tile = np.unique(np.stack([u, TILES - 1 - v], axis=1), axis=0, return_inverse=True)
     frame = np.stack([xy[:, 0], TILES - 1 - xy[:, 1], np.ones(len(xy))], axis=1).astype(float)
-    corners = shapely.box(frame[:, 0], frame[:, 1], frame[:, 0] + 1, frame[:, 1] + 1)
     grid = Grid(
         [f"{ZOOM}_{x}_{y}" for x, y in xy],
         xy,
         frame,
-        shapely.transform(corners, to_degrees),
+        shapely.transform(_squares(frame[:, :2]), to_degrees),
         [""] * len(xy),
         [""] * len(xy),
     )
@@ -137,14 +136,19 @@ def _quarter(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Halve what spans several tiles, along the longer side, until each piece lies in one.
 
-    Cost grows with the logarithm of an entity's extent and not with tiles times vertices.
+    Cost grows with the logarithm of an entity's extent and not with tiles times vertices; what
+    covers all of its tiles, such as the inside of an ocean, is not cut at all.
     """
     low, high = _span(shapely.bounds(parts))
     done = []
     while len(parts):
         whole = (low == high).all(axis=1)
         done.append((parts[whole], owner[whole], low[whole]))
-        parts, owner, low, high = parts[~whole], owner[~whole], low[~whole], high[~whole]
+        full = ~whole & (shapely.area(parts) == (high - low + 1).prod(axis=1))
+        row, cell = _cells(low[full], high[full])
+        done.append((_squares(cell), owner[full][row], cell))
+        split = ~whole & ~full
+        parts, owner, low, high = parts[split], owner[split], low[split], high[split]
         axis = np.argmax(high - low, axis=1)
         row = np.arange(len(parts))
         middle = (low[row, axis] + high[row, axis] + 1) // 2
@@ -176,6 +180,20 @@ def _quarter(
         cell[:, 0],
         cell[:, 1],
     )
+
+
+def _cells(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row of each cell (n,), and the cells (n, 2), from the first to the last of each row."""
+    width, height = (high - low + 1).T
+    count = width * height
+    row = np.repeat(np.arange(len(low)), count)
+    k = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    return row, low[row] + np.stack([k % width[row], k // width[row]], axis=1)
+
+
+def _squares(cell: np.ndarray) -> np.ndarray:
+    """Unit squares (n,) on cells (n, 2)."""
+    return shapely.box(cell[:, 0], cell[:, 1], cell[:, 0] + 1, cell[:, 1] + 1)
 
 
 def _span(bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
