@@ -44,6 +44,15 @@ COLOURS = {
     "built-up": BLACK,
     "open": GREY,
 }
+QUARTER_COLOURS = {
+    "residential": ORANGE,
+    "industrial": RED,
+    "commercial": PINK,
+    "campus": SKY,
+    "old town": BLACK,
+    "park": GREEN,
+    "farmland": YELLOW,
+}
 # of single entities, paler than a class's: a class or a key; later ones rule
 ENTITY_COLOURS = {
     "homes": "#F2E3C8",
@@ -119,9 +128,10 @@ def meanings(name: str) -> set[tuple[str, str]]:
 
 
 def colours_of(names: np.ndarray) -> dict[str, str]:
-    """A colour for each name, the most frequent first."""
+    """A colour for each name, the most frequent name first."""
     counts = pd.Series(names).value_counts()
     ordered = sorted(counts.index, key=lambda name: (-counts[name], name))
-    if set(ordered) <= set(COLOURS):
-        return {name: COLOURS[name] for name in ordered}
-    return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(sorted(ordered))}
+    for known in (COLOURS, QUARTER_COLOURS):
+        if set(ordered) <= set(known):
+            return {name: known[name] for name in ordered}
+    return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(ordered)}

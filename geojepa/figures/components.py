@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
 from geojepa.data.corpus import Corpus
-from geojepa.figures.maps import draw_ground, fill, footprints, frame, largest_place
+from geojepa.figures.maps import draw_ground, fill, footprints, frame, largest_place, map_size
 from geojepa.figures.projection import standardise
 from geojepa.figures.style import WIDTH, plain
 
@@ -48,12 +48,13 @@ def draw_components(corpus: Corpus, table: pd.DataFrame, imagery: str = "") -> F
     row_of = pd.Series(rows, index=tiles.tile_id.iloc[rows])
     shapes = footprints(tiles.iloc[rows])
     coloured = footprints(tiles.iloc[row_of[shown.tile_id]])
-    figure, (ground, map_) = plt.subplots(1, 2, figsize=(WIDTH + 2, 5))
+    width, height = map_size(shapes, WIDTH / 2 + 1, 6)
+    figure, (ground, map_) = plt.subplots(1, 2, figsize=(2 * width + 0.5, height + 0.5))
     for axes in (ground, map_):
         frame(axes, shapes)
     draw_ground(ground, corpus, rows, imagery)
     ground.set_title(plain(shown.place.iloc[0]))
     fill(map_, coloured, shown[["red", "green", "blue"]].to_numpy(), alpha=1)
     shares = ", ".join(f"{share:.0%}" for share in table.attrs["explained"])
-    map_.set_title(f"components 1, 2, 3 as red, green, blue ({shares} of the variance)")
+    map_.set_title(f"first three components\n{shares} of the variance")
     return figure

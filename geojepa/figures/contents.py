@@ -5,14 +5,22 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize, PowerNorm
+from matplotlib.colors import ListedColormap, Normalize, PowerNorm, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from geojepa.data.corpus import Corpus
 from geojepa.data.labels import TASKS
 from geojepa.data.splits import Split
-from geojepa.figures.maps import draw_ground, fill, footprints, frame, largest_place, legend
+from geojepa.figures.maps import (
+    draw_ground,
+    fill,
+    footprints,
+    frame,
+    largest_place,
+    legend,
+    map_size,
+)
 from geojepa.figures.style import BLUE, GREEN, GREY, ORANGE, PALE, SCALE, WIDTH, plain
 
 PARTS = {"train": BLUE, "validation": GREEN, "test": ORANGE, "left_out": "#6E6E6E", "unused": PALE}
@@ -54,7 +62,8 @@ def draw_split(corpus: Corpus, table: pd.DataFrame, imagery: str = "") -> Figure
     """Draw the parts of a split on the map of the largest place."""
     rows = largest_place(corpus.tiles)
     shapes = footprints(corpus.tiles.iloc[rows])
-    figure, axes = plt.subplots(figsize=(WIDTH, 5.5))
+    width, height = map_size(shapes, WIDTH - 2, 6.5)
+    figure, axes = plt.subplots(figsize=(width + 2, height + 0.4))
     frame(axes, shapes)
     draw_ground(axes, corpus, rows, imagery)
     part = table["part"].iloc[rows]
@@ -136,7 +145,8 @@ def draw_labels(corpus: Corpus, table: pd.DataFrame) -> Figure:
     """Draw the five labels on maps of the largest place; tiles without a label stay white."""
     rows = largest_place(corpus.tiles)
     shapes = footprints(corpus.tiles.iloc[rows])
-    figure, panels = plt.subplots(2, 3, figsize=(WIDTH + 1, 6))
+    width, height = map_size(shapes, WIDTH / 3, 3.5)
+    figure, panels = plt.subplots(2, 3, figsize=(3 * width + 2.4, 2 * height + 1))
     for axes, task in zip(panels.flat, TASKS, strict=False):
         frame(axes, shapes)
         fill(axes, shapes, ["#F4F4F4"] * len(shapes), alpha=1)
@@ -169,7 +179,7 @@ def _draw_label(
     scale = plt.get_cmap(SCALE).copy()
     if task != "max_speed":
         shades = scale(np.linspace(0, 1, 256))
-        shades[0] = plt.matplotlib.colors.to_rgba(PALE)
+        shades[0] = to_rgba(PALE)
         scale = ListedColormap(shades)
     fill(axes, shapes[known], scale(norm(values[known])), alpha=1)
     figure.colorbar(ScalarMappable(norm, scale), ax=axes, shrink=0.6, pad=0.02)

@@ -3,18 +3,22 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import contextily
 import geopandas
 import numpy as np
 import pandas as pd
+import rasterio
 import shapely
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.collections import PolyCollection
 from matplotlib.patches import Patch
+from rasterio.enums import Resampling
+from rasterio.transform import from_bounds
+from rasterio.vrt import WarpedVRT
 
 from geojepa.data.corpus import Corpus, TileData
 from geojepa.errors import GeoJEPAError
-from geojepa.figures.style import plain
+from geojepa.figures.shapes import draw_shapes
+from geojepa.figures.style import GREY, plain
 
 MERCATOR = "EPSG:3857"
 # of a place's entities, the lines and areas that let a reader find the way
@@ -27,6 +31,8 @@ GROUND = {
 }
 # a tile is drawn at least this large, as a share of the map's side
 LEAST = 1 / 150
+# width of a raster below a map
+PIXELS = 900
 
 
 def largest_place(tiles: geopandas.GeoDataFrame) -> np.ndarray:
@@ -40,18 +46,50 @@ def footprints(tiles: geopandas.GeoDataFrame) -> np.ndarray:
     shapes = tiles.geometry.to_crs(MERCATOR).to_numpy()
     bounds = shapely.bounds(shapes)
     side = (bounds[:, 2:] - bounds[:, :2]).max(axis=1)
-    extent = (bounds[:, 2:].max(axis=0) - bounds[:, :2].min(axis=0)).max()
+    frame_ = bulk(shapes)
+    extent = (frame_[2:] - frame_[:2]).max()
     grow = np.maximum(0, LEAST * extent - side) / 2
     return shapely.buffer(shapes, grow, join_style="mitre")
 
 
+def bulk(shapes: np.ndarray) -> np.ndarray:
+    """Bounds (4,) of a map that shows the shapes: all, or all but a few strays.
+
+    If the middle 98 % take less than two thirds of a side, strays beyond them are left out.
+    """
+    bounds = shapely.bounds(shapes)
+    every = np.concatenate([bounds[:, :2].min(axis=0), bounds[:, 2:].max(axis=0)])
+    middle = np.concatenate(
+        [np.percentile(bounds[:, :2], 1, axis=0), np.percentile(bounds[:, 2:], 99, axis=0)]
+    )
+    is_compact = (middle[2:] - middle[:2]) >= (every[2:] - every[:2]) * 2 / 3
+    return np.where(np.tile(is_compact, 2), every, middle)
+
+
+def map_size(shapes: np.ndarray, width: float, height: float) -> tuple[float, float]:
+    """Width and height in inches of the map of these shapes that just fits a frame."""
+    left, bottom, right, top = bulk(shapes)
+    scale = min(width / (right - left), height / (top - bottom))
+    return scale * (right - left), scale * (top - bottom)
+
+
 def frame(axes: Axes, shapes: np.ndarray) -> None:
-    """Show these shapes, with a small margin, at true proportions and without axes."""
-    left, bottom, right, top = shapely.total_bounds(shapes)
+    """Show the bulk of these shapes, with a small margin, at true proportions, without axes.
+
+    A note counts the shapes that lie beyond.
+    """
+    left, bottom, right, top = bulk(shapes)
     margin = 0.02 * max(right - left, top - bottom)
     axes.set(xlim=(left - margin, right + margin), ylim=(bottom - margin, top + margin))
     axes.set_aspect("equal")
     axes.set_axis_off()
+    x, y = shapely.get_coordinates(shapely.centroid(shapes)).T
+    beyond = ((x < left) | (x > right) | (y < bottom) | (y > top)).sum()
+    if beyond:
+        note = f"{beyond} tiles beyond the map"
+        axes.text(
+            1, 0, note, transform=axes.transAxes, ha="right", va="top", fontsize=7, color=GREY
+        )
 
 
 def fill(
@@ -85,15 +123,10 @@ def draw_ground(axes: Axes, corpus: Corpus, rows: np.ndarray, imagery: str = "")
         imagery: a GeoTIFF; "" or a folder of images draws the entities.
 
     Raises:
-        GeoJEPAError: if the imagery is a file that contextily cannot read.
+        GeoJEPAError: if the imagery is a file that cannot be read.
     """
     if imagery and Path(imagery).is_file():
-        try:
-            contextily.add_basemap(
-                axes, source=str(imagery), crs=MERCATOR, attribution=False, reset_extent=True
-            )
-        except Exception as error:
-            raise GeoJEPAError(f"{imagery}: not a readable raster; give a GeoTIFF") from error
+        _draw_raster(axes, imagery)
         return
     data = corpus.read(rows)
     shapes = to_plane(data, corpus.tiles.geometry.iloc[rows])
@@ -101,7 +134,37 @@ def draw_ground(axes: Axes, corpus: Corpus, rows: np.ndarray, imagery: str = "")
     water = np.array([pair == ("natural", "water") for pair in corpus.vocabulary], dtype=bool)
     for name, colour in GROUND.items():
         has = with_tags(data, water if name == "water" else keys == name)
-        draw_shapes(axes, shapes[has], colour, zorder=1)
+        draw_shapes(
+            axes,
+            shapes[has],
+            colour,
+            areas={"linewidths": 0, "rasterized": True},
+            lines={"linewidths": 0.4, "rasterized": True},
+        )
+
+
+def _draw_raster(axes: Axes, path: str) -> None:
+    """Draw what a GeoTIFF shows of the framed map, read at the resolution of the page."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    height = max(1, round(PIXELS * (top - bottom) / (right - left)))
+    place = from_bounds(left, bottom, right, top, PIXELS, height)
+    try:
+        with (
+            rasterio.open(path) as raster,
+            WarpedVRT(
+                raster,
+                crs=MERCATOR,
+                transform=place,
+                width=PIXELS,
+                height=height,
+                resampling=Resampling.average,
+                add_alpha=True,
+            ) as warped,
+        ):
+            pixels = warped.read([1, 2, 3, warped.count])
+    except (rasterio.RasterioIOError, rasterio.errors.CRSError) as error:
+        raise GeoJEPAError(f"{path}: not a readable raster; give a GeoTIFF with a CRS") from error
+    axes.imshow(pixels.transpose(1, 2, 0), extent=(left, right, bottom, top), zorder=0)
 
 
 def with_tags(data: TileData, wanted: np.ndarray) -> np.ndarray:
@@ -118,17 +181,3 @@ def to_plane(data: TileData, tiles: geopandas.GeoSeries) -> np.ndarray:
     coordinates, owner = shapely.get_coordinates(data.geometry, return_index=True)
     metres = coordinates * side[tile[owner], None] + bounds[tile[owner], :2]
     return shapely.set_coordinates(data.geometry.copy(), metres)
-
-
-def draw_shapes(axes: Axes, shapes: np.ndarray, colour: str, zorder: float) -> None:
-    """Fill the areas and stroke the lines among some geometries; points are left out."""
-    simple = shapely.get_parts(shapes)
-    dimension = shapely.get_dimensions(simple)
-    rings = [shapely.get_coordinates(shapely.get_exterior_ring(s)) for s in simple[dimension == 2]]
-    lines = [shapely.get_coordinates(s) for s in simple[dimension == 1]]
-    axes.add_collection(
-        PolyCollection(rings, facecolors=colour, linewidths=0, zorder=zorder, rasterized=True)
-    )
-    axes.add_collection(
-        LineCollection(lines, colors=colour, linewidths=0.4, zorder=zorder, rasterized=True)
-    )

@@ -114,7 +114,7 @@ def _draw_tokens(
         axes.set_facecolor("#F1F1F1")
         shown = _patches(image, box[is_patch], side)
         draw_image(axes, shown, alpha=0.8)
-    draw_boxes(axes, box[~is_patch], colour, fill=0.3)
+    draw_boxes(axes, box[~is_patch], colour, fill=0.15)
 
 
 def _patches(image: np.ndarray, box: np.ndarray, side: int) -> np.ndarray:
@@ -175,6 +175,8 @@ def draw_shares(table: pd.DataFrame) -> Figure:
         axes.plot(lines["mean"], place, "o", color=BLUE if part == "context" else ORANGE)
         axes.set(title=part, xlim=(0, max(1, 1.05 * lines.p95.max())), xlabel="share of tokens")
         axes.set_yticks(place, names)
-        axes.axvline(1, color=GREY, linewidth=0.6, linestyle=":")
+        axes.set_xticks(np.arange(0, axes.get_xlim()[1] + 0.01, 0.5))
+        if axes.get_xlim()[1] > 1:
+            axes.axvline(1, color=GREY, linewidth=0.8, linestyle=":")
     panels[0].invert_yaxis()
     return figure

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics.pairwise import cosine_similarity
 
 from geojepa.data.corpus import Corpus
+from geojepa.data.features import KINDS
 from geojepa.figures.character import entity_colours
 from geojepa.figures.projection import standardise
 from geojepa.figures.style import plain
@@ -100,4 +101,6 @@ def draw_tile(axes: Axes, corpus: Corpus, row: int) -> None:
         draw_image(axes, corpus.images(np.array([row]))[0])
         return
     data = corpus.read([row])
-    draw_entities(axes, data.geometry, entity_colours(data), alpha=0.8)
+    # groups, such as bus routes, run over what is drawn already
+    shown = data.kind != KINDS.index("group")
+    draw_entities(axes, data.geometry[shown], entity_colours(data)[shown], alpha=0.8)

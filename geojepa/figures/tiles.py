@@ -2,10 +2,8 @@
 
 import json
 
-import geopandas
 import numpy as np
 import pandas as pd
-import shapely
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
@@ -13,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from geojepa.data.corpus import Corpus, TileData
-from geojepa.data.reading import KINDS
+from geojepa.data.features import KINDS
 from geojepa.errors import GeoJEPAError
+from geojepa.figures.shapes import draw_shapes
 from geojepa.figures.style import BLUE, GREEN, GREY, ORANGE, PALE, RED
 
 KIND_COLOURS = dict(zip(KINDS, (RED, ORANGE, BLUE, GREEN), strict=True))
@@ -59,28 +58,15 @@ def draw_image(axes: Axes, image: np.ndarray, alpha: float = 1.0) -> None:
 def draw_entities(
     axes: Axes, geometry: np.ndarray, colours: np.ndarray, alpha: float = 0.7
 ) -> None:
-    """Draw geometries (N,) in tile units: large areas first, points last.
-
-    Args:
-        axes: of one tile.
-        geometry: of points, lines and areas, or collections of them.
-        colours: N colours.
-        alpha: of areas; lines and points are opaque.
-    """
-    simple, owner = shapely.get_parts(geometry, return_index=True)
-    simple, inner = shapely.get_parts(simple, return_index=True)
-    colour, size = np.asarray(colours, dtype=object)[owner[inner]], shapely.area(simple)
-    dimension = shapely.get_dimensions(simple)
-    for kind, style in (
-        (2, {"edgecolor": "white", "linewidth": 0.3, "alpha": alpha}),
-        (1, {"linewidth": 1.1}),
-        (0, {"markersize": 9, "edgecolor": "white", "linewidth": 0.4}),
-    ):
-        chosen = np.flatnonzero(dimension == kind)
-        chosen = chosen[np.argsort(-size[chosen], kind="stable")]
-        if len(chosen):
-            shapes = geopandas.GeoSeries(simple[chosen])
-            shapes.plot(ax=axes, color=list(colour[chosen]), aspect=None, zorder=4 - kind, **style)
+    """Draw geometries (N,) in tile units in N colours; `alpha` is that of areas."""
+    draw_shapes(
+        axes,
+        geometry,
+        colours,
+        areas={"edgecolors": "white", "linewidths": 0.3, "alpha": alpha},
+        lines={"linewidths": 1.1},
+        points={"s": 9, "edgecolors": "white", "linewidths": 0.4},
+    )
 
 
 def draw_boxes(axes: Axes, box: np.ndarray, colour: str, fill: float = 0.15) -> None:
