@@ -1,12 +1,14 @@
 """Ragged batches in numbers: ways to attend, the price of padding, the mask generator."""
 
+import logging
+import warnings
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from geojepa_kernels.attention.ways import Timing
+from geojepa_kernels.attention.ways import compare_ways
 from geojepa_kernels.masking import draw_strategy
 from geojepa_kernels.masking.philox import philox
 from matplotlib.figure import Figure
@@ -17,9 +19,15 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 BITS = 32
 
 
-def ways_table(timings: Sequence[Timing]) -> pd.DataFrame:
-    """Timings of `compare_ways` as a table, with the time relative to ours."""
-    table = pd.DataFrame(timings)
+def ways_table(
+    lengths: Sequence[int], heads: int, head_dim: int, repeats: int, seed: int
+) -> pd.DataFrame:
+    """Rows of `compare_ways`, with the time relative to ours."""
+    # PyTorch notes at length that its nested tensors are a prototype
+    logging.getLogger("torch.fx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The PyTorch API of nested tensors")
+        table = pd.DataFrame(compare_ways(lengths, heads, head_dim, repeats, seed))
     ours = table.loc[table["way"] == "ours", "median_ms"].iloc[0]
     return table.assign(relative=table["median_ms"] / ours)
 

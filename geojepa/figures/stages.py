@@ -98,20 +98,18 @@ def what_entities_are(tiles: TileData) -> np.ndarray:
     )
 
 
-def plot_stages(
-    stages: dict[str, Tensor], what: np.ndarray, patches: int, table: pd.DataFrame
-) -> Figure:
+def plot_stages(stages: dict[str, Tensor], what: np.ndarray, table: pd.DataFrame) -> Figure:
     """Likeness of one tile's tokens at some stages, and four numbers at every stage.
 
     Args:
         stages: of one tile, entities first, then patches; see `activations`.
         what: of each entity, to sort them by.
-        patches: image tokens of the tile.
         table: of `stage_table`.
     """
     figure = plt.figure(figsize=(WIDTH + 3, 5.4))
     above, below = np.asarray(figure.subfigures(2, 1, height_ratios=(1.15, 1)))
     names = list(stages)
+    patches = len(stages["content"]) - len(what)
     picked = [names[round(i)] for i in np.linspace(0, len(names) - 1, min(SHOWN, len(names)))]
     order = np.argsort(what, kind="stable")
     order = np.concatenate([order, np.arange(patches) + len(what)]).astype(int)
