@@ -21,7 +21,7 @@ from geojepa.figures.maps import (
     legend,
     map_size,
 )
-from geojepa.figures.style import BLUE, GREEN, GREY, ORANGE, PALE, SCALE, WIDTH, plain
+from geojepa.figures.style import BLUE, GREEN, ORANGE, PALE, SCALE, WIDTH, plain
 
 PARTS = {"train": BLUE, "validation": GREEN, "test": ORANGE, "left_out": "#6E6E6E", "unused": PALE}
 TITLES = {
@@ -146,9 +146,9 @@ def draw_labels(corpus: Corpus, table: pd.DataFrame) -> Figure:
     rows = largest_place(corpus.tiles)
     shapes = footprints(corpus.tiles.iloc[rows])
     width, height = map_size(shapes, WIDTH / 3, 3.5)
-    figure, panels = plt.subplots(2, 3, figsize=(3 * width + 2.4, 2 * height + 1))
+    figure, panels = plt.subplots(2, 3, figsize=(3 * max(width, 2.2) + 2.4, 2 * height + 1))
     for axes, task in zip(panels.flat, TASKS, strict=False):
-        frame(axes, shapes)
+        frame(axes, shapes, note=False)
         fill(axes, shapes, ["#F4F4F4"] * len(shapes), alpha=1)
         values = table[task].iloc[rows].to_numpy(dtype=float)
         _draw_label(figure, axes, task, shapes, values)
@@ -168,10 +168,7 @@ def _draw_label(
         yes = values[known] > 0
         colours = np.where(yes, ORANGE, PALE)
         fill(axes, shapes[known], colours.tolist(), alpha=1)
-        axes.text(
-            0, -0.02, f"{yes.sum():,} of {len(yes):,} tiles", transform=axes.transAxes,
-            va="top", fontsize=9, color=GREY,
-        )  # fmt: skip
+        axes.set_title(f"{TITLES[task]}, {yes.sum():,} of {len(yes):,} tiles")
         return
     top = max(1.0, float(values[known].max()))
     # counts are skewed: a square root keeps small ones apart

@@ -73,10 +73,10 @@ def map_size(shapes: np.ndarray, width: float, height: float) -> tuple[float, fl
     return scale * (right - left), scale * (top - bottom)
 
 
-def frame(axes: Axes, shapes: np.ndarray) -> None:
+def frame(axes: Axes, shapes: np.ndarray, note: bool = True) -> None:
     """Show the bulk of these shapes, with a small margin, at true proportions, without axes.
 
-    A note counts the shapes that lie beyond.
+    With `note`, the shapes that lie beyond are counted below the map.
     """
     left, bottom, right, top = bulk(shapes)
     margin = 0.02 * max(right - left, top - bottom)
@@ -85,11 +85,10 @@ def frame(axes: Axes, shapes: np.ndarray) -> None:
     axes.set_axis_off()
     x, y = shapely.get_coordinates(shapely.centroid(shapes)).T
     beyond = ((x < left) | (x > right) | (y < bottom) | (y > top)).sum()
-    if beyond:
-        note = f"{beyond} tiles beyond the map"
-        axes.text(
-            1, 0, note, transform=axes.transAxes, ha="right", va="top", fontsize=7, color=GREY
-        )
+    if note and beyond:
+        text = f"{beyond} tiles beyond the map"
+        at = axes.transAxes
+        axes.text(1, 0, text, transform=at, ha="right", va="top", fontsize=7, color=GREY)
 
 
 def fill(
@@ -109,7 +108,7 @@ def legend(axes: Axes, colours: Mapping[str, str], counts: pd.Series | None = No
     marks = []
     for name, colour in colours.items():
         count = "" if counts is None else f" ({counts.get(name, 0):,})"
-        marks.append(Patch(color=colour, label=plain(name) + count))
+        marks.append(Patch(color=colour, label=plain(name.replace("_", " ")) + count))
     axes.legend(handles=marks, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
 
 
