@@ -72,6 +72,11 @@ def prepare(
         if place in (p["place"] for p in places):
             raise GeoJEPAError(f"{extract}: two extracts are named {place}; rename one")
         table, facts = _prepare_place(extract, place, footprint_grid, imagery, vocabulary, digest)
+        if footprints and not facts["tiles"] + facts["tiles_below_limit"]:
+            raise GeoJEPAError(
+                f"{footprints}: no feature of {extract} lies in any footprint; "
+                "give footprints of the same place"
+            )
         tables.append(table)
         places.append({"place": place, "source_sha256": sha256(extract), **facts})
     if not sum(table.num_rows for table in tables):
@@ -134,10 +139,6 @@ def _prepare_place(
     labels = tile_labels(features, pieces, grid)
     entities = np.bincount(pieces.tile, minlength=len(grid.tile_id))
     kept = np.flatnonzero(entities >= MIN_ENTITIES)
-    if footprints is not None and not entities.any():
-        raise GeoJEPAError(
-            f"{extract}: no feature lies in any footprint; give footprints of the same place"
-        )
     features.skipped["footprints without a feature"] = int((entities == 0).sum())
     pieces, grid, labels = _keep(pieces, grid, labels, kept)
     columns = _entity_columns(features, pieces, len(kept), vocabulary)
