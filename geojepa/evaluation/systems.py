@@ -98,10 +98,13 @@ class Pretrained:
         self.batches = Batches(corpus, config.model)
 
     def run(self, split: Split, seed: int) -> Path:
-        """The run of a split and seed; one that held nothing out serves every split."""
-        for name in (split.name, "none held out"):
-            if (name, seed) in self.runs:
-                return self.runs[name, seed]
+        """The run of a split and seed; the only run of a seed serves every split.
+
+        What it was trained on is another question: see `seen`.
+        """
+        of_seed = [run for (_, its), run in self.runs.items() if its == seed]
+        if (split.name, seed) in self.runs or len(of_seed) == 1:
+            return self.runs.get((split.name, seed), of_seed[0])
         have = ", ".join(f"{name} seed {seed}" for name, seed in self.runs)
         raise GeoJEPAError(f"no run for {split.name} seed {seed}, only {have}; pretrain it first")
 

@@ -109,7 +109,7 @@ class Batches:
             tag_rows=torch.from_numpy(table_row[known].astype(np.int64)),
             geometry=torch.from_numpy(geometry),
             pixels=torch.from_numpy(pixels),
-            tile_key=torch.from_numpy(np.asarray(rows, dtype=np.int64)),
+            tile_key=torch.from_numpy(np.array(rows, dtype=np.int64)),
         )
 
 
