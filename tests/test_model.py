@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from geojepa_kernels import draw_masks
 from torch.nn import functional as F
 
 from geojepa.model.batch import Batches, cut_patches, patch_boxes
@@ -12,7 +13,6 @@ from geojepa.model.jepa import GeoJEPA
 from geojepa.model.losses import prediction_loss, variance_covariance
 from geojepa.model.tags import TagTable
 from geojepa.model.transformer import with_registers
-from geojepa_kernels import draw_masks
 
 TINY = dict(width=32, depth=2, heads=2, predictor_width=16, predictor_depth=1, predictor_heads=1)
 
@@ -66,7 +66,8 @@ def test_patches_lie_where_their_boxes_say():
     image[0, :32, 192:] = 255  # the north-east corner, one patch of a 112 px image
     bright = cut_patches(image, 112).mean(axis=1)
     box = patch_boxes(112)[np.argmax(bright)].reshape(4, 2)
-    assert bright.max() == 1 and (bright > -1).sum() == 1
+    assert bright.max() == 1
+    assert (bright > -1).sum() == 1
     assert np.allclose(box, [[6 / 7, 6 / 7], [1, 6 / 7], [1, 1], [6 / 7, 1]])
 
 
@@ -83,7 +84,8 @@ def test_masked_view_hides_tags_from_the_embedding(tiny_corpus):
 def test_a_tile_without_tokens_is_zero():
     pooled = pool(torch.ones(3, 4), torch.tensor([0, 0, 3, 3], dtype=torch.int32))
     assert pooled.isfinite().all()
-    assert (pooled[[0, 2]] == 0).all() and (pooled[1] == 1).all()
+    assert (pooled[[0, 2]] == 0).all()
+    assert (pooled[1] == 1).all()
 
 
 def test_registers_stand_before_each_tile():
@@ -162,6 +164,7 @@ def test_prediction_loss_means_within_modality_then_over_sets():
 
 def test_regions_carry_footprint_and_name(tiny_corpus):
     table = embed_regions(model_of("gti"), tiny_corpus)
-    assert table.index.name == "region_id" and table.crs.to_epsg() == 4326
+    assert table.index.name == "region_id"
+    assert table.crs.to_epsg() == 4326
     assert len(table) == len(tiny_corpus)
     assert len(table.embedding.iloc[0]) == 2 * TINY["width"]

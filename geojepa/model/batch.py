@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,11 +51,11 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(
-            self,
-            **{k: v.to(device, non_blocking=True) for k, v in moved.items() if torch.is_tensor(v)},
-        )
+        moved: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, value in moved.items():
+            if torch.is_tensor(value):
+                moved[name] = value.to(device, non_blocking=True)
+        return replace(self, **moved)
 
 
 class Batches:

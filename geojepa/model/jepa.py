@@ -116,8 +116,9 @@ class GeoJEPA(nn.Module):
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
         """teacher = momentum teacher + (1 - momentum) student, over the whole path."""
-        teacher, student = list(self.teacher.parameters()), list(self.student.parameters())
-        torch._foreach_lerp_(teacher, student, 1 - momentum)
+        pairs = zip(self.teacher.parameters(), self.student.parameters(), strict=True)
+        for teacher, student in pairs:
+            teacher.lerp_(student, 1 - momentum)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -1,5 +1,7 @@
 """From a batch to tokens: content of entities and patches, and where and what they are."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,13 +15,13 @@ from geojepa.model.tags import TagTable
 def mlp(*widths: int, activation: type[nn.Module] = nn.GELU, dropout: float = 0.0) -> nn.Sequential:
     """Linear layers with an activation between them."""
     layers: list[nn.Module] = []
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), activation(), nn.Dropout(dropout)]
     return nn.Sequential(*layers[:-2])
 
 
 class Tokenizer(nn.Module):
-    """Content tokens (METHOD.md, section 3): sum of frozen tag embeddings, Fourier geometry, patches.
+    """Content tokens (METHOD.md, section 3): frozen tag embeddings, Fourier geometry, patches.
 
     An entity is fused from its tags and its geometry; the half that is absent is zero.
     """

@@ -1,4 +1,4 @@
-"""Pre-norm transformers over packed tokens: the encoder, and the predictor with a shared context."""
+"""Pre-norm transformers over packed tokens: the encoder, and a predictor with a shared context."""
 
 from collections.abc import Callable
 

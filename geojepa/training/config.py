@@ -1,6 +1,7 @@
 """Settings of a training run, and the presets."""
 
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from geojepa.errors import GeoJEPAError
 from geojepa.model.config import ModelConfig
@@ -67,11 +68,15 @@ def preset(name: str) -> TrainConfig:
 
 def config_from_dict(values: dict) -> TrainConfig:
     """Inverse of `dataclasses.asdict`."""
-    values = dict(values)
-    values["model"] = ModelConfig(**values["model"])
-    masks = {k: tuple(v) if isinstance(v, list) else v for k, v in values["masks"].items()}
-    values["masks"] = MaskConfig(**masks)
-    return TrainConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    def tuples(found: dict[str, Any]) -> dict[str, Any]:
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+
+    parts = {
+        "model": ModelConfig(**values["model"]),
+        "masks": MaskConfig(**tuples(values["masks"])),
+    }
+    return TrainConfig(**tuples(values) | parts)
 
 
 def config_to_dict(config: TrainConfig) -> dict:

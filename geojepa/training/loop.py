@@ -262,7 +262,7 @@ class _Log:
 
     def __init__(self, path: Path, first: int):
         lines = path.read_text().splitlines()[:first] if path.exists() else []
-        self.file = open(path, "w")
+        self.file = path.open("w")
         self.file.writelines(line + "\n" for line in lines)
 
     def write(self, row: dict) -> None:
