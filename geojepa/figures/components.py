@@ -7,9 +7,17 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
 from geojepa.data.corpus import Corpus
-from geojepa.figures.maps import draw_ground, fill, footprints, frame, largest_place, map_size
+from geojepa.figures.maps import (
+    draw_ground,
+    fill,
+    footprints,
+    frame,
+    map_size,
+    map_title,
+    mapped_rows,
+)
 from geojepa.figures.projection import standardise
-from geojepa.figures.style import WIDTH, plain
+from geojepa.figures.style import WIDTH
 
 
 def component_table(vectors: np.ndarray, tiles: pd.DataFrame) -> pd.DataFrame:
@@ -34,27 +42,27 @@ def component_table(vectors: np.ndarray, tiles: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def draw_components(corpus: Corpus, table: pd.DataFrame, imagery: str = "") -> Figure:
-    """Draw the ground and, beside it, the largest place in the colours of a component table.
+def draw_components(
+    corpus: Corpus, rows: np.ndarray, table: pd.DataFrame, imagery: str = ""
+) -> Figure:
+    """Draw the ground and, beside it, the tiles of one map in the colours of a component table.
 
     Args:
         corpus: the tiles.
-        table: of `component_table`, with tile_id and place; tiles not in it stay empty.
+        rows: T rows, those of the table's T lines.
+        table: of `component_table`.
         imagery: as in `draw_ground`.
     """
-    tiles = corpus.tiles
-    rows = largest_place(tiles)
-    shown = table[table.place == tiles.place.iloc[rows[0]]]
-    row_of = pd.Series(rows, index=tiles.tile_id.iloc[rows])
-    shapes = footprints(tiles.iloc[rows])
-    coloured = footprints(tiles.iloc[row_of[shown.tile_id]])
+    tiles = corpus.tiles.iloc[rows]
+    chosen = mapped_rows(tiles)
+    shapes = footprints(tiles.iloc[chosen])
     width, height = map_size(shapes, WIDTH / 2 + 1, 6)
     figure, (ground, map_) = plt.subplots(1, 2, figsize=(2 * width + 0.5, height + 0.5))
     for axes in (ground, map_):
-        frame(axes, shapes)
-    draw_ground(ground, corpus, rows, imagery)
-    ground.set_title(plain(shown.place.iloc[0]))
-    fill(map_, coloured, shown[["red", "green", "blue"]].to_numpy(), alpha=1)
+        frame(axes, shapes, note=axes is map_)
+    draw_ground(ground, corpus, rows[chosen], imagery)
+    ground.set_title(map_title(tiles, chosen))
+    fill(map_, shapes, table[["red", "green", "blue"]].to_numpy()[chosen], alpha=1)
     shares = ", ".join(f"{share:.0%}" for share in table.attrs["explained"])
     map_.set_title(f"first three components\n{shares} of the variance")
     return figure

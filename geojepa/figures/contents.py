@@ -20,8 +20,10 @@ from geojepa.figures.maps import (
     largest_place,
     legend,
     map_size,
+    map_title,
+    mapped_rows,
 )
-from geojepa.figures.style import BLUE, GREEN, ORANGE, PALE, SCALE, WIDTH, plain
+from geojepa.figures.style import BLUE, GREEN, GREY, ORANGE, PALE, SCALE, WIDTH, plain
 
 PARTS = {"train": BLUE, "validation": GREEN, "test": ORANGE, "left_out": "#6E6E6E", "unused": PALE}
 TITLES = {
@@ -70,7 +72,7 @@ def draw_split(corpus: Corpus, table: pd.DataFrame, imagery: str = "") -> Figure
     fill(axes, shapes, part.map(PARTS).tolist(), alpha=0.55)
     counts = part.value_counts()
     legend(axes, {name: PARTS[name] for name in PARTS if name in counts}, counts)
-    axes.set_title(plain(corpus.tiles.place.iloc[rows[0]]))
+    axes.set_title(map_title(corpus.tiles, rows))
     return figure
 
 
@@ -142,8 +144,8 @@ def label_table(corpus: Corpus) -> pd.DataFrame:
 
 
 def draw_labels(corpus: Corpus, table: pd.DataFrame) -> Figure:
-    """Draw the five labels on maps of the largest place; tiles without a label stay white."""
-    rows = largest_place(corpus.tiles)
+    """Draw the five labels on maps of `mapped_rows`; tiles without a label stay white."""
+    rows = mapped_rows(corpus.tiles)
     shapes = footprints(corpus.tiles.iloc[rows])
     width, height = map_size(shapes, WIDTH / 3, 3.5)
     figure, panels = plt.subplots(2, 3, figsize=(3 * max(width, 2.2) + 2.4, 2 * height + 1))
@@ -153,6 +155,8 @@ def draw_labels(corpus: Corpus, table: pd.DataFrame) -> Figure:
         values = table[task].iloc[rows].to_numpy(dtype=float)
         _draw_label(figure, axes, task, shapes, values)
     panels.flat[-1].set_axis_off()
+    title = map_title(corpus.tiles, rows)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=GREY)
     return figure
 
 

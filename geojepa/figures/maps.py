@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from rasterio.enums import Resampling
 from rasterio.transform import from_bounds
 from rasterio.vrt import WarpedVRT
+from sklearn.cluster import DBSCAN
 
 from geojepa.data.corpus import Corpus, TileData
 from geojepa.errors import GeoJEPAError
@@ -39,6 +40,30 @@ def largest_place(tiles: geopandas.GeoDataFrame) -> np.ndarray:
     """Rows of the place with most tiles: places far apart do not fit one map."""
     counts = tiles["place"].value_counts()
     return np.flatnonzero((tiles["place"] == counts.index[0]).to_numpy())
+
+
+def mapped_rows(tiles: geopandas.GeoDataFrame) -> np.ndarray:
+    """Rows that fit one map: the largest place or, where it is scattered, its largest cluster.
+
+    A place is scattered if its tiles fill less than a hundredth of the map; a cluster holds tiles
+    that are less than twenty sides apart.
+    """
+    rows = largest_place(tiles)
+    shapes = tiles.geometry.iloc[rows].to_crs(MERCATOR).to_numpy()
+    left, bottom, right, top = bulk(shapes)
+    if shapely.area(shapes).sum() >= 0.01 * (right - left) * (top - bottom):
+        return rows
+    centres = shapely.get_coordinates(shapely.centroid(shapes))
+    reach = 20 * np.sqrt(np.median(shapely.area(shapes)))
+    cluster = DBSCAN(reach, min_samples=1).fit_predict(centres)
+    return rows[cluster == np.bincount(cluster).argmax()]
+
+
+def map_title(tiles: geopandas.GeoDataFrame, rows: np.ndarray) -> str:
+    """Name of the place on a map, with the number of its tiles if it shows only some."""
+    place = tiles["place"].iloc[rows[0]]
+    every = int((tiles["place"] == place).sum())
+    return plain(place) + (f", {len(rows):,} of {every:,} tiles" if len(rows) < every else "")
 
 
 def footprints(tiles: geopandas.GeoDataFrame) -> np.ndarray:

@@ -16,6 +16,8 @@ from geojepa.figures.projection import standardise
 from geojepa.figures.style import plain
 from geojepa.figures.tiles import draw_entities, draw_image, frame_tile
 
+COLUMNS = ["query", "rank", "tile_id", "character", "cosine", "position"]
+
 
 def choose_queries(names: np.ndarray, seed: int, most: int = 5) -> np.ndarray:
     """Draw a tile by chance from each of the most common names: positions into `names`."""
@@ -37,7 +39,7 @@ def neighbour_table(
     blocks: np.ndarray,
     k: int = 5,
 ) -> pd.DataFrame:
-    """One line a query and rank: query, rank (0 is itself), tile_id, character, cosine.
+    """One line a query and rank: query, rank (0 is itself), tile_id, character, cosine, position.
 
     Neighbours are the nearest by cosine of standardised vectors among the tiles of other blocks:
     a tile resembles the one next door whatever the embedding.
@@ -56,8 +58,8 @@ def neighbour_table(
     for query, row, found in zip(queries, likeness, nearest, strict=True):
         found = found[np.isfinite(row[found])]
         for rank, (tile, cosine) in enumerate([(query, 1.0), *zip(found, row[found], strict=True)]):
-            lines.append((tile_id[query], rank, tile_id[tile], names[tile], cosine))
-    return pd.DataFrame(lines, columns=["query", "rank", "tile_id", "character", "cosine"])
+            lines.append((tile_id[query], rank, tile_id[tile], names[tile], cosine, tile))
+    return pd.DataFrame(lines, columns=COLUMNS)
 
 
 def draw_neighbours(
@@ -67,11 +69,10 @@ def draw_neighbours(
 
     Args:
         corpus: the tiles.
-        rows: of the corpus, in which the tiles of the table are looked up by id.
+        rows: (T,) of the corpus, which the positions of the table speak of.
         table: of `neighbour_table`.
         colours: of characters; each title bears its tile's.
     """
-    row_of = pd.Series(rows, index=corpus.tiles.tile_id.iloc[rows].to_numpy())
     queries = table["query"].unique()
     columns = int(table["rank"].max()) + 1
     size = (1.6 * columns, 1.85 * len(queries))
@@ -82,7 +83,7 @@ def draw_neighbours(
         for tile in table[table["query"] == query].itertuples():
             axes = line[tile.rank]
             axes.set_axis_on()
-            draw_tile(axes, corpus, int(row_of[tile.tile_id]))
+            draw_tile(axes, corpus, int(rows[tile.position]))
             head = "query" if tile.rank == 0 else f"{tile.cosine:.2f}"
             axes.set_title(
                 f"{head}  {plain(tile.character, 14)}",

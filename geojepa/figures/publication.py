@@ -89,8 +89,10 @@ def save_figure(
 
 def credit(corpus: Corpus) -> str:
     """Whose data a figure of this corpus shows: the map's, and the images' if there are any."""
-    images = dict.fromkeys(info["imagery"] for info in corpus.infos if info.get("imagery"))
-    return "; ".join([corpus.attribution, *(f"images: {name}" for name in images)])
+    names = [info["imagery"] for info in corpus.infos if info.get("imagery")]
+    # the name of a folder says nothing of whose images it holds
+    sources = dict.fromkeys(name if Path(name).suffix else "as supplied" for name in names)
+    return "; ".join([corpus.attribution, *(f"images: {source}" for source in sources)])
 
 
 def attribute(figure: Figure, text: str) -> None:
