@@ -62,11 +62,18 @@ def inspect(
         labels: also write one line a tile to this CSV file.
     """
     from geojepa.data.corpus import Corpus
-    from geojepa.data.inspect import summary, summary_text, write_labels
+    from geojepa.data.inspect import summary, summary_text, tag_uses, write_labels
+    from geojepa.model.tags import TagTable
 
     corpus = Corpus.open(corpora)
-    found = summary(corpus)
-    print(json.dumps(found, indent=1, ensure_ascii=False) if json_ else summary_text(found))
+    coverage = TagTable.load().coverage(corpus.vocabulary, tag_uses(corpus))
+    found = summary(corpus) | {"tag_coverage": coverage}
+    if json_:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+    else:
+        print(summary_text(found))
+        told = ", ".join(f"{match} {count:,}" for match, count in coverage.items())
+        print(f"tags in the table of embeddings: {told}")
     if labels:
         write_labels(corpus, labels)
 

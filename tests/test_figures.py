@@ -1,9 +1,12 @@
 """Figures: what is saved with them, what they say, and that text from a map cannot harm them."""
 
 import ast
+import http.server
+import io
 import json
 import math
 import subprocess
+import threading
 from pathlib import Path
 
 import handmade
@@ -13,6 +16,7 @@ import pandas as pd
 import pytest
 import shapely
 from matplotlib import pyplot as plt
+from PIL import Image
 
 from geojepa.data.corpus import Corpus
 from geojepa.data.prepare import prepare
@@ -317,3 +321,34 @@ def test_a_notebook_is_small_clean_and_parameterised(path: Path):
     for line in ast.parse("".join(tagged[0]["source"])).body:
         assert isinstance(line, ast.Assign)
         assert type(ast.literal_eval(line.value)) in (str, int, float)
+
+
+def test_web_tiles_are_drawn_below_a_map(tiny_corpus):
+    """From a server of the test's own; the real ones take the same path."""
+    tile = io.BytesIO()
+    Image.new("RGB", (256, 256), (10, 200, 30)).save(tile, "PNG")
+    asked = []
+
+    class Tiles(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Type", "image/png")
+            self.end_headers()
+            self.wfile.write(tile.getvalue())
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Tiles)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    figure, axes = plt.subplots()
+    west, south, east, north = tiny_corpus.tiles.to_crs(3857).total_bounds
+    axes.set(xlim=(west, east), ylim=(south, north))
+    address = f"http://127.0.0.1:{server.server_port}/{{z}}/{{x}}/{{y}}.png"
+    maps.draw_ground(axes, tiny_corpus, tiny_corpus.usable, address)
+    server.shutdown()
+    assert asked
+    shown = np.asarray(axes.images[0].get_array())[..., :3]
+    assert (shown.reshape(-1, 3) == (10, 200, 30)).all(axis=1).mean() > 0.9
+    plt.close(figure)

@@ -167,4 +167,4 @@ def test_regions_carry_footprint_and_name(tiny_corpus):
     assert table.index.name == "region_id"
     assert table.crs.to_epsg() == 4326
     assert len(table) == len(tiny_corpus)
-    assert len(table.embedding.iloc[0]) == 2 * TINY["width"]
+    assert len(table.embedding.iloc[0]) == 4 * TINY["width"]

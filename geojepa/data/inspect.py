@@ -17,7 +17,7 @@ def summary(corpus: Corpus) -> dict:
     """Tiles, entities by kind, tags, labels and splits of a corpus."""
     tiles = corpus.tiles
     data = corpus.read(np.arange(len(corpus)))
-    uses = np.bincount(data.tag_ids, minlength=len(corpus.vocabulary))
+    uses = tag_uses(corpus)
     per_key: dict[str, int] = {}
     for (key, _), count in zip(corpus.vocabulary, uses.tolist(), strict=True):
         per_key[key] = per_key.get(key, 0) + count
@@ -45,6 +45,11 @@ def summary(corpus: Corpus) -> dict:
         "labels": {task: _label(tiles[task]) for task in TASKS},
         "splits": _splits(corpus),
     }
+
+
+def tag_uses(corpus: Corpus) -> np.ndarray:
+    """How often each tag of the vocabulary occurs, (V,)."""
+    return np.bincount(corpus.column("tag_ids").values, minlength=len(corpus.vocabulary))
 
 
 def _label(values: pd.Series) -> dict | None:

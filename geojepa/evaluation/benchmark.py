@@ -57,7 +57,7 @@ def benchmark(
     sets = _tile_sets(corpus, keys, tasks)
     shown = hashed(keys, "labels") < label_share * 2.0**64
     pooled = _pooled_names(splits)
-    runs = [(one, split, seed) for one in systems for split in splits for seed in one.seeds]
+    runs = [(one, split, seed) for one in systems for seed in one.seeds for split in splits]
     seen = [_has_seen(*run, keys, transductive) for run in runs]
     views = [(task, task if hides else None) for hides in masked for task in tasks]
     fits: list[dict] = []

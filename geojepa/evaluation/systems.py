@@ -63,7 +63,7 @@ class Untrained:
         """No tile."""
 
     def features(self, rows: np.ndarray, hide: str | None, split: Split, seed: int) -> np.ndarray:
-        """Embeddings (len(rows), 2 width)."""
+        """Embeddings (len(rows), 4 width)."""
         return embed_tiles(self.model(seed), self.batches, rows, hide)
 
 
@@ -113,7 +113,7 @@ class Pretrained:
         return np.array(json.loads((self.run(split, seed) / "seen.json").read_text())["tiles"])
 
     def features(self, rows: np.ndarray, hide: str | None, split: Split, seed: int) -> np.ndarray:
-        """Embeddings (len(rows), 2 width)."""
+        """Embeddings (len(rows), 4 width)."""
         model, _, _ = load_run(self.run(split, seed))
         return embed_tiles(model, self.batches, rows, hide)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import contextily
 import geopandas
 import numpy as np
 import pandas as pd
@@ -138,17 +139,24 @@ def legend(axes: Axes, colours: Mapping[str, str], counts: pd.Series | None = No
 
 
 def draw_ground(axes: Axes, corpus: Corpus, rows: np.ndarray, imagery: str = "") -> None:
-    """Draw the ground below a framed map: the corpus's own GeoTIFF, or its roads and waters.
+    """Draw the ground below a framed map: a GeoTIFF, web tiles, or the corpus's roads and waters.
 
     Args:
         axes: framed in web-mercator metres.
         corpus: the tiles.
         rows: tiles of the map.
-        imagery: a GeoTIFF; "" or a folder of images draws the entities.
+        imagery: a GeoTIFF, or the address of web tiles with {z}, {x} and {y}, which is fetched;
+            "" or a folder of images draws the entities.
 
     Raises:
-        GeoJEPAError: if the imagery is a file that cannot be read.
+        GeoJEPAError: if the imagery is a file that cannot be read, or tiles that do not come.
     """
+    if "{z}" in imagery:
+        try:
+            contextily.add_basemap(axes, source=imagery, crs=MERCATOR, attribution=False)
+        except OSError as error:
+            raise GeoJEPAError(f"{imagery}: no web tiles came; draw without them") from error
+        return
     if imagery and Path(imagery).is_file():
         _draw_raster(axes, imagery)
         return

@@ -20,7 +20,7 @@ class ModelConfig:
     predictor_width: int = 64
     predictor_depth: int = 2
     predictor_heads: int = 2
-    dropout: float = 0.1
+    dropout: float = 0.0
     image_size: int = 112
     """Pixels that an image's side is averaged to; patches have 16."""
     modality_dropout: float = 0.3

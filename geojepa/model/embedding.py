@@ -23,14 +23,17 @@ TILES_PER_BATCH = 32
 def embed_tiles(
     model: GeoJEPA, batches: Batches, rows: np.ndarray, hide: str | None = None
 ) -> np.ndarray:
-    """(T, 2 width) float32: mean and max over each tile's tokens of the teacher's output.
+    """(T, 4 width) float32: mean and max over each tile's tokens, at two depths of the teacher.
 
-    The result does not depend on which tiles share a batch. A tile without tokens gets zeros.
+    The depths are the content tokens that enter the encoder (what is there) and its output (what
+    is there in its context). The result does not depend on which tiles share a batch. A tile
+    without tokens gets zeros.
     """
     pooled = [
-        pool(latents, batch.cu_seqlens) for latents, batch in _latents(model, batches, rows, hide)
+        torch.cat([pool(x, batch.cu_seqlens) for x in depths], dim=1)
+        for depths, batch in _depths(model, batches, rows, hide)
     ]
-    return torch.cat(pooled).cpu().numpy() if pooled else np.empty((0, 2 * model.config.width))
+    return torch.cat(pooled).cpu().numpy() if pooled else np.empty((0, 4 * model.config.width))
 
 
 def pool(x: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
@@ -43,15 +46,15 @@ def pool(x: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _latents(
+def _depths(
     model: GeoJEPA, batches: Batches, rows: np.ndarray, hide: str | None
-) -> Iterator[tuple[torch.Tensor, Batch]]:
+) -> Iterator[tuple[tuple[torch.Tensor, torch.Tensor], Batch]]:
     device = next(model.parameters()).device
     model.eval()
     rows = np.asarray(rows)
     for start in range(0, len(rows), TILES_PER_BATCH):
         batch = batches(rows[start : start + TILES_PER_BATCH], hide).to(device)
-        yield model.teacher(batch), batch
+        yield model.teacher.depths(batch), batch
 
 
 def embed_regions(model: GeoJEPA, corpus: Corpus) -> geopandas.GeoDataFrame:
@@ -70,7 +73,7 @@ def embed_entities(model: GeoJEPA, corpus: Corpus) -> geopandas.GeoDataFrame:
     rows = np.arange(len(corpus))
     vectors = [
         latents[batch.entity_slot].cpu().numpy()
-        for latents, batch in _latents(model, batches, rows, None)
+        for (_, latents), batch in _depths(model, batches, rows, None)
     ]
     data = corpus.read(rows)
     tile = np.repeat(rows, np.diff(data.cu_entities))

@@ -26,9 +26,13 @@ class Network(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """(S, width) latents of every token, each tile seen whole."""
+        return self.depths(batch)[1]
+
+    def depths(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Content tokens before the encoder, and latents after it, (S, width) each."""
         content = self.tokenizer(batch)
         position = self.position(batch.box, batch.modality)
-        return self.encoder(content + position, batch.cu_seqlens, batch.max_seqlen)
+        return content, self.encoder(content + position, batch.cu_seqlens, batch.max_seqlen)
 
 
 @dataclass

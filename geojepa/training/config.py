@@ -28,16 +28,16 @@ class TrainConfig:
     preset: str = "small-gti"
     model: ModelConfig = field(default_factory=ModelConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)
-    epochs: int = 40
+    epochs: int = 30
     batch_tiles: int = 16
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-6
     warm_up: float = 0.1
     """Share of the steps in which the learning rate rises."""
     weight_decay: tuple[float, float] = (0.04, 0.1)
-    momentum: tuple[float, float] = (0.99, 0.9999)
+    momentum: tuple[float, float] = (0.99, 0.999)
     """Of the teacher, first and last step, linear between."""
-    vicreg_weight: float = 0.02
+    vicreg_weight: float = 0.002
     beta: float = 1.0
     clip: float = 10.0
     seed: int = 0
