@@ -14,6 +14,7 @@ CORES ?= 2
 EXTRACT ?=
 FOOTPRINTS ?=
 IMAGERY ?=
+CREDIT ?=
 PRESET ?=
 SEEDS ?= 1
 FOLDS ?= 1
@@ -38,7 +39,7 @@ reproduce: $(INSTALLED)
 	@echo "make reproduce: each step is announced; the figures will be in the run's results/"
 	@snakemake --snakefile workflow/Snakefile --cores $(CORES) \
 	    --nolock --rerun-incomplete --keep-going --quiet rules reason host \
-	    --config extract="$(EXTRACT)" footprints="$(FOOTPRINTS)" imagery="$(IMAGERY)" \
+	    --config extract="$(EXTRACT)" footprints="$(FOOTPRINTS)" imagery="$(IMAGERY)" credit="$(CREDIT)" \
 	    preset="$(PRESET)" seeds="$(SEEDS)" folds="$(FOLDS)" device="$(DEVICE)" \
 	    run="$(RUN)" epochs="$(EPOCHS)" city_size="$(CITY_SIZE)"
 

@@ -33,6 +33,7 @@ def prepare(
     out: Path,
     footprints: Path | None = None,
     imagery: Path | None = None,
+    credit: str = "",
 ) -> None:
     """Turn extracts (.osm.pbf, or GeoParquet of features) into one corpus.
 
@@ -41,12 +42,13 @@ def prepare(
         out: folder of the corpus.
         footprints: polygons to cut to (GeoParquet); zoom-16 tiles without.
         imagery: a GeoTIFF, or a folder of images named by tile.
+        credit: whose the imagery is, as every figure will say.
     """
     from geojepa.data.corpus import Corpus
     from geojepa.data.inspect import summary, summary_text
     from geojepa.data.prepare import prepare as run
 
-    print(summary_text(summary(Corpus.open(run(extracts, out, footprints, imagery)))))
+    print(summary_text(summary(Corpus.open(run(extracts, out, footprints, imagery, credit)))))
 
 
 def inspect(
@@ -66,7 +68,7 @@ def inspect(
     from geojepa.model.tags import TagTable
 
     corpus = Corpus.open(corpora)
-    coverage = TagTable.load().coverage(corpus.vocabulary, tag_uses(corpus))
+    coverage = TagTable.load().coverage(corpus.vocabulary, tag_uses(corpus).tolist())
     found = summary(corpus) | {"tag_coverage": coverage}
     if json_:
         print(json.dumps(found, indent=1, ensure_ascii=False))

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from geojepa.errors import GeoJEPAError
 
+GENERIC = frozenset({"features", "extract", "map", "data", "osm"})
+
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
@@ -45,6 +47,16 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def place_of(extract: str | Path) -> str:
+    """The place that an extract is named after: its file, or its folder where that says nothing.
+
+    `osm/malta.osm.pbf` is malta, `california/features.parquet` is california.
+    """
+    extract = Path(extract)
+    name = extract.name.split(".")[0]
+    return extract.resolve().parent.name if name in GENERIC else name
 
 
 def sha256(path: str | Path) -> str:

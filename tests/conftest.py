@@ -17,4 +17,4 @@ def city(tmp_path_factory: pytest.TempPathFactory) -> CityFiles:
 def tiny_corpus(city: CityFiles, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     """The smallest sample city with its picture, opened."""
     folder = tmp_path_factory.mktemp("corpus") / "lilliput"
-    return Corpus.open(prepare([city.extract], folder, imagery=city.imagery))
+    return Corpus.open(prepare([city.extract], folder, imagery=city.imagery, credit="made by us"))

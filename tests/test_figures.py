@@ -146,7 +146,7 @@ def test_a_figure_is_saved_whole_with_its_origin(tiny_corpus: Corpus, tmp_path: 
     said = [text.get_text() for text in figure.texts]
     assert len(said) == 1
     assert "made city" in said[0]
-    assert "lilliput.tif" in said[0]
+    assert "images: made by us" in said[0]
 
 
 def test_a_figure_that_cannot_be_published_is_refused(tiny_corpus: Corpus, tmp_path: Path):

@@ -27,7 +27,7 @@ from geojepa.data.imagery import SIZE, read_images
 from geojepa.data.labels import TASKS, carried_tasks, evidence_bits, tile_labels
 from geojepa.data.reading import read_features
 from geojepa.errors import GeoJEPAError
-from geojepa.files import sha256, whole
+from geojepa.files import place_of, sha256, whole
 
 SCHEMA_VERSION = 1
 MIN_ENTITIES, MAX_ENTITIES = 5, 1250
@@ -42,6 +42,7 @@ def prepare(
     out: str | Path,
     footprints: str | Path | None = None,
     imagery: str | Path | None = None,
+    credit: str = "",
 ) -> Path:
     """Turn extracts into one corpus: a folder of HF datasets shards, one row a tile.
 
@@ -50,6 +51,7 @@ def prepare(
         out: folder of the corpus; it appears whole or not at all.
         footprints: polygons to cut to, as GeoParquet or any vector file; zoom-16 tiles without.
         imagery: a GeoTIFF, or a folder of images named by tile.
+        credit: whose the imagery is, as every figure will say.
 
     Returns:
         The folder.
@@ -68,7 +70,7 @@ def prepare(
     places: list[dict] = []
     digest = hashlib.sha256()
     for extract in map(Path, extracts):
-        place = extract.name.split(".")[0]
+        place = place_of(extract)
         if place in (p["place"] for p in places):
             raise GeoJEPAError(f"{extract}: two extracts are named {place}; rename one")
         table, facts = _prepare_place(extract, place, footprint_grid, imagery, vocabulary, digest)
@@ -90,6 +92,7 @@ def prepare(
         "hash": digest.hexdigest()[:16],
         "attribution": MADE if all(p["made"] for p in places) else ATTRIBUTION,
         "imagery": Path(imagery).name if imagery else None,
+        "imagery_credit": credit,
         "geojepa": version("geojepa"),
         "places": places,
         "vocabulary": list(vocabulary),

@@ -119,8 +119,12 @@ def replicate(
         columns: (n,) each.
 
     Returns:
-        (R,), the sample's own value first.
+        (R,), the sample's own value first; from a single block nothing is known of the spread,
+        and the rest is NaN.
     """
+    if draws.shape[1] < 2:
+        own = metric(np.ones((1, len(block))), *columns)
+        return np.concatenate([own, np.full(len(draws) - 1, np.nan)])
     step = max(1, CHUNK // max(1, len(block)))
     parts = (draws[i : i + step, block].astype(float) for i in range(0, len(draws), step))
     return np.concatenate([metric(part, *columns) for part in parts])

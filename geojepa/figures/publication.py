@@ -89,10 +89,8 @@ def save_figure(
 
 def credit(corpus: Corpus) -> str:
     """Whose data a figure of this corpus shows: the map's, and the images' if there are any."""
-    names = [info["imagery"] for info in corpus.infos if info.get("imagery")]
-    # the name of a folder says nothing of whose images it holds
-    sources = dict.fromkeys(name if Path(name).suffix else "as supplied" for name in names)
-    return "; ".join([corpus.attribution, *(f"images: {source}" for source in sources)])
+    credits = [info["imagery_credit"] for info in corpus.infos if info["imagery_credit"]]
+    return "; ".join([corpus.attribution, *(f"images: {one}" for one in dict.fromkeys(credits))])
 
 
 def attribute(figure: Figure, text: str) -> None:

@@ -237,6 +237,8 @@ def _train(
         ) == 0:
             row["effective_rank"] = effective_rank(embed_tiles(model, batches, watched))
             model.train()
+            if bar.disable:
+                print(f"step {step + 1} of {steps}, loss {row['loss']:.3f}", flush=True)
         log.write(row)
         bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
         now = time.monotonic()
