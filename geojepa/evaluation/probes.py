@@ -211,7 +211,7 @@ def _train_mlp(tensors, labels, loss) -> tuple[nn.Module, int]:
     net = nn.Sequential(
         nn.Linear(x.shape[1], HIDDEN), nn.GELU(), nn.Dropout(DROPOUT), nn.Linear(HIDDEN, 2)
     )
-    optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=DECAY)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
     size = 64 if len(x) < 1000 else 256
     least, best, at = float("inf"), net.state_dict(), -1
     for epoch in range(EPOCHS):
