@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -246,11 +245,3 @@ def _content(column: pa.Array) -> bytes:
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
     return sink.getvalue().to_pybytes()
-
-
-def skipped_total(info: dict) -> Counter[str]:
-    """What was skipped or repaired over all places of a corpus."""
-    total: Counter[str] = Counter()
-    for place in info["places"]:
-        total.update(place["skipped"])
-    return total

@@ -4,7 +4,6 @@ import json
 import math
 import platform
 import time
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -275,8 +274,3 @@ class _Log:
 
     def close(self) -> None:
         self.file.close()
-
-
-def with_seed_and_fold(config: TrainConfig, seed: int, fold: int) -> TrainConfig:
-    """The same settings for another seed and fold."""
-    return replace(config, seed=seed, fold=fold)
