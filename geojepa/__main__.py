@@ -83,7 +83,7 @@ def inspect(
 def pretrain(
     corpora: Annotated[list[Path], tyro.conf.Positional],
     out: Path,
-    preset: str = "small-gti",
+    preset: str | None = None,
     fold: int = 0,
     seed: int = 0,
     epochs: int | None = None,
@@ -94,7 +94,7 @@ def pretrain(
     Args:
         corpora: folders made by prepare.
         out: folder of the run.
-        preset: settings by name.
+        preset: settings by name; small-gti for a corpus with images, else small-gt.
         fold: of five, held out for the benchmark; -1 trains on every tile.
         seed: of weights, order and masks.
         epochs: in place of the preset's.
@@ -104,10 +104,12 @@ def pretrain(
     from geojepa.training.config import preset as settings
     from geojepa.training.loop import pretrain as run
 
-    config = replace(settings(preset), seed=seed, fold=fold)
+    corpus = Corpus.open(corpora)
+    default = "small-gti" if corpus.has_images else "small-gt"
+    config = replace(settings(preset or default), seed=seed, fold=fold)
     if epochs is not None:
         config = replace(config, epochs=epochs)
-    folder = run(Corpus.open(corpora), out, config, device)
+    folder = run(corpus, out, config, device)
     print(f"{folder}: pretrained")
 
 

@@ -23,9 +23,10 @@ from geojepa.data.prepare import prepare
 from geojepa.errors import GeoJEPAError
 from geojepa.figures import contents, maps, masks, neighbours, projection, tiles
 from geojepa.figures.character import characters, mapped_characters
-from geojepa.figures.publication import code_state, save_figure
+from geojepa.figures.publication import save_figure
 from geojepa.figures.shapes import draw_shapes
 from geojepa.figures.style import plain, use_style
+from geojepa.origin import code_state
 from geojepa.training.config import MaskConfig
 
 mpl.use("agg")

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 import torch
 
+from geojepa.data.corpus import Corpus
 from geojepa.data.splits import split, tile_keys
 from geojepa.errors import GeoJEPAError
+from geojepa.files import sha256
 from geojepa.model.config import ModelConfig
 from geojepa.model.jepa import GeoJEPA
 from geojepa.training.checkpoint import load_run, load_tensors
 from geojepa.training.config import PRESETS, config_from_dict, config_to_dict, preset
-from geojepa.training.loop import optimizer_of, pretrain, rows_of_step, set_schedules
+from geojepa.training.loop import _Log, optimizer_of, pretrain, rows_of_step, set_schedules
 from geojepa.training.rank import effective_rank
 
 MODEL = ModelConfig(
@@ -100,6 +102,39 @@ def test_finished_run_returns_at_once(finished, tiny_corpus):
 def test_folder_of_other_settings_is_refused(finished, tiny_corpus):
     with pytest.raises(GeoJEPAError, match="another train setting"):
         pretrain(tiny_corpus, finished, replace(TINY, epochs=4))
+
+
+def test_metrics_survive_a_second_kill(finished, tmp_path):
+    """Reopening the log keeps its lines on disk from the start, cut to the step resumed from."""
+    path = tmp_path / "metrics.jsonl"
+    lines = (finished / "metrics.jsonl").read_text().splitlines(keepends=True)
+    path.write_text("".join(lines))
+    _Log(path, 2)
+    assert path.read_text() == "".join(lines[:2])
+
+
+def test_refused_run_leaves_nothing_in_the_way(tiny_corpus, tmp_path):
+    with pytest.raises(GeoJEPAError, match="has no images"):
+        pretrain(_without_images(tiny_corpus), tmp_path / "a", TINY)
+    assert not (tmp_path / "a").exists()
+
+
+def _without_images(corpus):
+    bare = Corpus.open(corpus.paths)
+    bare.has_image = np.zeros(len(bare), dtype=bool)
+    return bare
+
+
+@pytest.mark.parametrize("wrong", [{"seed": -1}, {"epochs": 0}, {"fold": 5}, {"fold": -5}])
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(GeoJEPAError, match="give a whole number"):
+        replace(TINY, **wrong)
+
+
+def test_finished_run_names_its_code_and_weights(finished):
+    facts = json.loads((finished / "config.json").read_text())
+    assert facts["weights_sha256"] == sha256(finished / "model.safetensors")
+    assert {"commit", "dirty", "seconds", "threads", "parameters"} <= facts.keys()
 
 
 def test_weights_of_another_model_are_refused(finished, tmp_path):

@@ -74,7 +74,9 @@ class Results:
             rows.append(row)
             if row["task"] == "max_speed":
                 rows.append(row | {"thinned": "thinned"})
-        return pd.DataFrame(rows)
+        table = pd.DataFrame(rows)
+        # also where nothing could be measured
+        return table.reindex(columns=list(dict.fromkeys([*table.columns, *MEASURES, "spearman"])))
 
     def headline(self) -> pd.DataFrame:
         """Masked skill on thinned tiles and average precision on all, averaged over tasks.
@@ -229,9 +231,10 @@ def _sizes(fits: pd.DataFrame) -> dict[str, float | int | str]:
     """What the table says of the fits of one row: sizes of one seed, all folds together."""
     one = fits.drop_duplicates("fold")
     notes = [note for note in one["note"].unique() if note]
+    measured = one[one["note"] == ""] if (one["note"] == "").any() else one
     return {
         "n_train": round(one["n_train"].mean()),
-        **{name: int(one[name].sum()) for name in ("n_test", "positives", "empty_tiles")},
+        **{name: int(measured[name].sum()) for name in ("n_test", "positives", "empty_tiles")},
         "seeds": fits["seed"].nunique(),
         "probe_seeds": fits["probe_seed"].nunique(),
         "params": int(one["params"].iloc[0]),

@@ -80,15 +80,15 @@ class Pretrained:
             (one["split"]["name"], one["train"]["seed"]): run
             for one, run in zip(facts, runs, strict=True)
         }
-        presets = {one["train"]["preset"] for one in facts}
-        if len(presets) > 1:
+        settings = {json.dumps(one["train"] | {"seed": 0, "fold": 0}) for one in facts}
+        if len(settings) > 1 or len(self.runs) < len(runs):
             raise GeoJEPAError(
-                f"{runs[0].parent}: holds runs of {', '.join(sorted(presets))}; benchmark one "
-                "preset at a time, each in a folder of its own"
+                f"{runs[0].parent}: holds runs of different settings, or two of one fold and seed; "
+                "benchmark one preset at a time, each in a folder of its own"
             )
         self.splits = list(dict.fromkeys(name for name, _ in self.runs))
         self.seeds = tuple(sorted({seed for _, seed in self.runs}))
-        self.name = f"GeoJEPA ({presets.pop()})"
+        self.name = f"GeoJEPA ({facts[0]['train']['preset']})"
         model, config, _ = load_run(runs[0])
         self.config = config.model
         self.modalities = config.model.modalities.upper()

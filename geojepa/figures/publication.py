@@ -1,9 +1,7 @@
 """A figure as it is published: picture, table and where both come from, in one folder."""
 
 import json
-import os
 import platform
-import subprocess
 import textwrap
 import time
 from collections.abc import Mapping
@@ -19,6 +17,7 @@ from geojepa.data.corpus import Corpus
 from geojepa.errors import GeoJEPAError
 from geojepa.figures.style import GREY, plain
 from geojepa.files import whole
+from geojepa.origin import code_state
 
 PACKAGES = (
     "geojepa",
@@ -32,8 +31,6 @@ PACKAGES = (
     "umap-learn",
     "matplotlib",
 )
-# folders that hold results or inputs: what lies there does not make the code dirty
-NOT_CODE = ("results", "runs", "corpus", "data")
 _STARTED = time.monotonic()
 
 Scalar = str | int | float | None
@@ -124,7 +121,7 @@ def provenance(
         "attribution": credit(corpus),
         **code_state(Path(__file__).parent),
         "parameters": dict(parameters),
-        "seed": parameters.get("seed"),
+        "seed": parameters.get("seed", parameters.get("seeds")),
         "corpus": {"name": corpus.name, "hash": corpus.hash, "tiles": len(corpus)},
         "python": platform.python_version(),
         "versions": {package: _version(package) for package in PACKAGES},
@@ -134,23 +131,6 @@ def provenance(
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - _STARTED, 1),
     }
-
-
-def code_state(folder: Path) -> dict[str, str | bool | None]:
-    """Commit of the repository that holds `folder`, and whether its code has changed since."""
-    apart = [f":(top,exclude){other}" for other in NOT_CODE]
-    try:
-        commit = _git(folder, "rev-parse", "HEAD").strip()
-        changed = _git(folder, "status", "--porcelain", "--", ":(top)", *apart)
-    except (OSError, subprocess.CalledProcessError):
-        return {"commit": None, "dirty": None}
-    return {"commit": commit, "dirty": bool(changed.strip())}
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    quiet = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, env=quiet).stdout
 
 
 def _version(package: str) -> str | None:

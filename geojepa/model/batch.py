@@ -13,7 +13,7 @@ from geojepa.data.corpus import Corpus
 from geojepa.errors import GeoJEPAError
 from geojepa.files import whole
 from geojepa.model.config import ModelConfig
-from geojepa.model.geometry import GEOMETRY_DIM, encode_geometries
+from geojepa.model.geometry import ENCODER_VERSION, GEOMETRY_DIM, encode_geometries
 from geojepa.model.tags import TagTable
 
 PATCH = 16
@@ -149,7 +149,7 @@ def geometry_features(corpus: Corpus) -> np.ndarray:
 
 
 def _cached_geometry(corpus: Corpus) -> np.ndarray:
-    path = Path(corpus.paths[0]) / f"geometry_{corpus.hash}_{GEOMETRY_DIM}.npy"
+    path = Path(corpus.paths[0]) / f"geometry_{corpus.hash}_{ENCODER_VERSION}.npy"
     if not path.exists():
         with whole(path) as part:
             count = len(corpus.column("kind").values)

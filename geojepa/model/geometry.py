@@ -24,6 +24,8 @@ SCALARS = (
     *("point", "line", "polygon", "collection", "log_side_0", "log_side_1", "aspect", "fill"),
     *("log_length", "log_pieces", "log_holes"),
 )
+# names cached features: to be raised by any change of what `encode_geometries` returns
+ENCODER_VERSION = 1
 GEOMETRY_DIM = 2 * len(FREQUENCIES) + len(SCALARS)
 
 # the smallest box side, in tiles: lengths are counted in it

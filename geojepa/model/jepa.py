@@ -45,7 +45,7 @@ class Losses:
 
 
 class GeoJEPA(nn.Module):
-    """Student, teacher and predictor. The teacher's output is the representation."""
+    """Student, teacher and predictor. The teacher's tokens are the representation."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()

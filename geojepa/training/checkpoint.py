@@ -68,7 +68,10 @@ def load_checkpoint(
     for name, parameter in _trained(model).items():
         prefix = f"optimizer.{name}."
         optimizer.state[parameter] = {
-            k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)
+            # the count of steps stays on the CPU, as AdamW keeps it
+            k[len(prefix) :]: v if k.endswith(".step") else v.to(parameter.device)
+            for k, v in tensors.items()
+            if k.startswith(prefix)
         }
     return int(metadata["step"]), float(metadata["seconds"])
 
@@ -95,7 +98,12 @@ def load_run(run: str | Path) -> tuple[GeoJEPA, TrainConfig, dict]:
     """
     folder = Path(run)
     facts = read_config(folder)
-    config = config_from_dict(facts["train"])
+    try:
+        config = config_from_dict(facts["train"])
+    except (KeyError, TypeError) as error:
+        raise GeoJEPAError(
+            f"{folder}/config.json: of another version of geojepa; train the run again"
+        ) from error
     if not (folder / "model.safetensors").is_file():
         raise GeoJEPAError(f"{folder}: pretraining has not finished; run geojepa pretrain again")
     model = GeoJEPA(config.model)

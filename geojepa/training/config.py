@@ -44,6 +44,13 @@ class TrainConfig:
     fold: int = 0
     """Fold held out for testing; -1 trains on every tile."""
 
+    def __post_init__(self) -> None:
+        limits = {"epochs": (1, 10**6), "seed": (0, 2**32 - 1), "fold": (-1, 4)}
+        for name, (least, most) in limits.items():
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise GeoJEPAError(f"{name} {value}: give a whole number from {least} to {most}")
+
 
 _GTI_MASKS = MaskConfig(random=(200, 450, 100), area=(600, 350, 150), modality=(200, 450, 150))
 

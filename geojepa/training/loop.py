@@ -15,9 +15,11 @@ from tqdm import tqdm
 from geojepa.data.corpus import Corpus
 from geojepa.data.splits import Split, split, tile_keys
 from geojepa.errors import GeoJEPAError
+from geojepa.files import sha256, whole
 from geojepa.model.batch import Batches
 from geojepa.model.embedding import embed_tiles
 from geojepa.model.jepa import GeoJEPA
+from geojepa.origin import code_state
 from geojepa.training.checkpoint import (
     load_checkpoint,
     read_config,
@@ -69,13 +71,14 @@ def pretrain(
             "use a larger extract, or fold -1 to hold nothing out"
         )
     place = torch.device(_device(device))
+    batches = Batches(corpus, config.model)
     torch.manual_seed(config.seed)
     model = GeoJEPA(config.model).to(place)
     if is_new:
-        save_json(out / "config.json", facts)
         seen = sorted(tile_keys(corpus.tiles.iloc[rows]).tolist())
         save_json(out / "seen.json", {"tiles": seen})
-    _train(model, Batches(corpus, config.model), rows, parts, out, config, place)
+        save_json(out / "config.json", facts)
+    _train(model, batches, rows, parts, out, config, place)
     return out
 
 
@@ -85,6 +88,8 @@ def training_split(corpus: Corpus, fold: int) -> Split | None:
 
 
 def _device(device: str) -> str:
+    if device not in ("auto", "cpu", "cuda"):
+        raise GeoJEPAError(f"device {device}: choose auto, cpu or cuda")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
@@ -109,7 +114,7 @@ def _check_folder(out: Path, facts: dict) -> bool:
 
 
 def optimizer_of(model: GeoJEPA, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW; norms, biases and embeddings do not decay."""
+    """AdamW; vectors (norms, biases, the mask token) do not decay."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "decays": True},
@@ -252,9 +257,10 @@ def _train(
         "threads": torch.get_num_threads(),
         "parameters": sum(p.numel() for p in model.teacher.parameters()),
         "versions": {name: version(name) for name in ("torch", "geojepa")},
+        **code_state(Path(__file__).parent),
     }
-    save_json(out / "config.json", facts)
     save_tensors(out / "model.safetensors", dict(model.state_dict()), {"preset": config.preset})
+    save_json(out / "config.json", facts | {"weights_sha256": sha256(out / "model.safetensors")})
     (out / "checkpoint.safetensors").unlink(missing_ok=True)
 
 
@@ -263,8 +269,9 @@ class _Log:
 
     def __init__(self, path: Path, first: int):
         lines = path.read_text().splitlines()[:first] if path.exists() else []
-        self.file = path.open("w")
-        self.file.writelines(line + "\n" for line in lines)
+        with whole(path) as part:
+            part.write_text("".join(line + "\n" for line in lines))
+        self.file = path.open("a")
 
     def write(self, row: dict) -> None:
         self.file.write(json.dumps(row) + "\n")
