@@ -87,3 +87,12 @@ def test_continuous_integration_runs_the_same_checks():
     text = (ROOT / ".ci" / "run").read_text()
     assert "set -euo pipefail" in text
     assert "make test" in text
+
+
+def test_readme_has_no_dead_link_and_no_placeholder():
+    for page in (ROOT / "README.md", ROOT / "results" / "README.md"):
+        text = page.read_text(encoding="utf-8")
+        links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text)
+        dead = [one for one in links if "://" not in one and not (page.parent / one).exists()]
+        assert not dead, dead
+        assert not re.search(r"^(?:FIGURE|RESULTS|TODO)$|_TIME\b", text, re.MULTILINE)
