@@ -16,6 +16,8 @@ CAR_CLASSES = (
     | {f"{name}_link" for name in _LINKED}
     | {"unclassified", "residential", "service", "living_street"}
 )
+# the task whose masked version is the same
+SAME_VIEW: dict[str | None, str] = {"car_bridge": "bridge"}
 _SPEED = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(mph|knots|km/h|kmh|kph)?\s*$", re.IGNORECASE)
 _KMH = {"mph": 1.609344, "knots": 1.852}
 

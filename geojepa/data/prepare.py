@@ -9,10 +9,12 @@ from pathlib import Path
 import datasets
 import geopandas
 import numpy as np
+import osmium
 import pyarrow as pa
 import shapely
 
 from geojepa.data.boxes import rotated_boxes
+from geojepa.data.city.write import GENERATOR
 from geojepa.data.cutting import (
     Grid,
     Pieces,
@@ -103,6 +105,14 @@ def prepare(
     return out
 
 
+def _is_made(extract: Path) -> bool:
+    """Whether an extract is of a made city, as its header says."""
+    if extract.suffix == ".parquet":
+        return False
+    header = osmium.io.Reader(str(extract), osmium.osm.NOTHING).header()
+    return header.get("generator") == GENERATOR
+
+
 def _is_empty_folder(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
 
@@ -171,7 +181,7 @@ def _prepare_place(
         "features": len(features),
         "tasks": [task for task in TASKS if task in carried_tasks(features)],
         "skipped": {k: v for k, v in sorted(features.skipped.items()) if v},
-        "made": place == "lilliput",
+        "made": _is_made(extract),
     }
     return pa.table(head | columns), facts
 

@@ -5,11 +5,9 @@ from pathlib import Path
 import osmium
 
 from geojepa.data.extract import read_extract
-from geojepa.data.features import GROUP, KINDS, LINE, POINT, POLYGON, Features
+from geojepa.data.features import Features
 from geojepa.data.table import read_table
 from geojepa.errors import GeoJEPAError
-
-__all__ = ["GROUP", "KINDS", "LINE", "POINT", "POLYGON", "Features", "read_features"]
 
 
 def read_features(path: str | Path) -> Features:

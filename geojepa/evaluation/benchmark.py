@@ -7,7 +7,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from geojepa.data.corpus import Corpus
-from geojepa.data.labels import TASKS
+from geojepa.data.labels import SAME_VIEW, TASKS
 from geojepa.data.splits import Split, blocks, tile_keys
 from geojepa.errors import GeoJEPAError
 from geojepa.evaluation.baselines import System
@@ -81,7 +81,7 @@ def benchmark(
         }
         heads = ("-",) if system.kind == "constant" else system.probes or probes
         for task, hide in views:
-            features = cache.get(system, hide, split, seed)
+            features = cache.get(system, SAME_VIEW.get(hide, hide), split, seed)
             for thin, labels in sets[task].items():
                 parts = _parts(split, features, labels, shown)
                 about |= {"task": task, "masked": hide is not None, "thinned": thin}

@@ -4,6 +4,7 @@ import json
 import math
 import platform
 import time
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -143,8 +144,13 @@ def rows_of_step(rows: np.ndarray, config: TrainConfig, step: int) -> np.ndarray
     """The tiles of a step; each epoch is a new order that depends on seed and epoch alone."""
     per_epoch = steps_per_epoch(len(rows), config)
     epoch, place = divmod(step, per_epoch)
-    order = np.random.default_rng((config.seed, epoch)).permutation(rows)
-    return np.array_split(order, per_epoch)[place]
+    return rows[_batches_of_epoch(len(rows), per_epoch, config.seed, epoch)[place]]
+
+
+@lru_cache(maxsize=1)
+def _batches_of_epoch(tiles: int, batches: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Positions of the tiles of each batch of an epoch."""
+    return np.array_split(np.random.default_rng((seed, epoch)).permutation(tiles), batches)
 
 
 def steps_per_epoch(tiles: int, config: TrainConfig) -> int:
