@@ -1,5 +1,6 @@
 # make reproduce   the whole study: corpus, pretraining, notebooks, figures
 # make test        format, types, notebooks, tests
+# make bench-data  how fast data are prepared and read, into results/data_speed; about half an hour
 # make publish     RUN=runs/a: a run's figures into results/
 # make lab         the notebooks in JupyterLab
 # make clean       caches, not data, corpora or runs
@@ -30,7 +31,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help reproduce test publish lab clean
+.PHONY: help reproduce test bench-data publish lab clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -52,6 +53,12 @@ test: $(INSTALLED)
 	@mypy geojepa
 	@echo "make test: tests (some minutes) ..."
 	@OMP_NUM_THREADS=1 pytest
+
+# places to read (of GEOJEPA_DATA/osm or GEOJEPA_MIRROR), turns, objects and tiles at least
+bench-data: $(INSTALLED)
+	@python scripts/bench_data.py $(if $(EXTRACTS),--extracts $(EXTRACTS)) \
+	    $(if $(REPEATS),--repeats $(REPEATS)) $(if $(LARGE),--large $(LARGE)) \
+	    $(if $(TILES),--tiles $(TILES)) $(if $(RUN),--run $(RUN))
 
 publish: $(INSTALLED)
 	@python -m geojepa.figures.publish $(RUN)
