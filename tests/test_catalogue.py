@@ -42,6 +42,8 @@ class Server:
     has_ranges: bool = True
     has_versions: bool = True
     heeds_versions: bool = True
+    # bytes by which the server is late in a range
+    late: int = 0
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     url: str = ""
 
@@ -76,7 +78,9 @@ def server(monkeypatch, tmp_path):
                 headers["ETag"] = etag
             same = not state.heeds_versions or self.headers.get("If-Range") == etag
             if state.has_ranges and self.headers.get("Range") and same:
-                start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+                start = (
+                    int(self.headers["Range"].removeprefix("bytes=").removesuffix("-")) + state.late
+                )
                 if start >= len(body):
                     return self.answer(416, Content_Range=f"bytes */{len(body)}")
                 status = 206
@@ -242,6 +246,12 @@ def test_versions_are_never_mixed(server, heeds, monkeypatch):
     assert locate(url).read_bytes() == NEWER
 
 
+def test_an_answer_that_starts_elsewhere_is_not_added(server):
+    server.cuts, server.late = [200_000], 7
+    assert locate("oz").read_bytes() == BODY
+    assert [asked for _, asked in server.asked][::2] == [None, None]
+
+
 def test_a_part_as_long_as_the_file_is_no_dead_end(server, tmp_path):
     server.cuts = [100_000] * 3
     with pytest.raises(GeoJEPAError, match="cannot be downloaded"):
@@ -298,7 +308,9 @@ def test_a_file_that_is_always_cut_off_never_appears(server, tmp_path):
 def test_without_a_network_the_message_names_the_remedy(server, monkeypatch):
     # nothing listens on port 9 of loopback
     monkeypatch.setattr(catalogue, "GITHUB", "http://127.0.0.1:9")
-    with pytest.raises(GeoJEPAError, match=rf"127.0.0.1:9{FILE}: cannot.*GEOJEPA_MIRROR") as caught:
+    with pytest.raises(
+        GeoJEPAError, match=rf"127.0.0.1:9{FILE}: cannot.* as oz.osm.pbf into"
+    ) as caught:
         locate("oz")
     assert "\n" not in str(caught.value)
 
@@ -366,6 +378,11 @@ def test_a_url_keeps_the_file_name_and_its_secrets(server, tmp_path):
     assert "hidden" not in said + str(path)
     assert locate(Path(server.url + FILE)).read_bytes() == BODY
     assert len(list((tmp_path / "cache" / "urls").iterdir())) == 2
+
+
+def test_a_url_may_be_of_any_script(server):
+    server.files["/Malm%C3%B6.parquet"] = BODY
+    assert place_of(locate(f"{server.url}/Malm%C3%B6.parquet")) == "Malmö"
 
 
 def test_a_compressed_file_stays_as_it_is_on_the_server(server):

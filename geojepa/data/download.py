@@ -26,12 +26,12 @@ from geojepa.errors import GeoJEPAError
 from geojepa.files import sha256, whole
 
 # seconds before each new attempt
-WAITS = (0.5, 1.0, 2.0, 4.0)
+WAITS = (0.5, 1.0, 2.0)
 # seconds to connect, and of silence
 TIMEOUT = (10, 60)
 _CHUNK = 2**16
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
-_BY_HAND = "run again, or download it by hand into the folder that GEOJEPA_MIRROR names"
+_BY_HAND = "run again, or put it by hand as {} into the folder that GEOJEPA_MIRROR names"
 
 T = TypeVar("T")
 
@@ -74,7 +74,8 @@ def download(url: str, target: Path, known_hash: str | None = None) -> Path:
         raise
     except ValueError as error:
         record_path(target).unlink(missing_ok=True)
-        raise GeoJEPAError(f"{public(url)}: {error} Nothing was kept; {_BY_HAND}") from error
+        by_hand = _BY_HAND.format(target.name)
+        raise GeoJEPAError(f"{public(url)}: {error} Nothing was kept; {by_hand}") from error
     except OSError as error:
         raise GeoJEPAError(
             f"{target}: cannot be written ({error}); make room, or name a folder in GEOJEPA_CACHE"
@@ -88,7 +89,12 @@ def record_path(target: Path) -> Path:
 
 
 def published_md5(url: str) -> str | None:
-    """The md5 that a server publishes beside a file as `<url>.md5`; None where it has none."""
+    """The md5 that a server publishes beside a file as `<url>.md5`; None where it has none.
+
+    Raises:
+        GeoJEPAError: if the server cannot be asked.
+    """
+    name = urlsplit(url).path.rpartition("/")[2]
 
     def ask() -> str:
         with requests.get(f"{url}.md5", stream=True, timeout=TIMEOUT) as response:
@@ -97,7 +103,7 @@ def published_md5(url: str) -> str | None:
             _raise_if_not_served(response)
             return response.raw.read(4096, decode_content=True).decode("latin-1")
 
-    found = re.match(r"[0-9a-fA-F]{32}\b", _persist(f"{url}.md5", ask))
+    found = re.match(r"[0-9a-fA-F]{32}\b", _persist(url, name, ask))
     return found.group().lower() if found else None
 
 
@@ -110,7 +116,7 @@ def public(url: str) -> str:
 def _fetch(url: str, output: str, _: object, *, part: Path) -> None:
     """A downloader of pooch's."""
     print(f"{public(url)}: downloading to {part.parent}", file=sys.stderr)
-    headers = _persist(url, partial(_attempt, url, part))
+    headers = _persist(url, part.stem, partial(_attempt, url, part))
     record = {
         "url": public(url),
         "sha256": sha256(part),
@@ -125,8 +131,8 @@ def _fetch(url: str, output: str, _: object, *, part: Path) -> None:
     _validator_path(part).unlink(missing_ok=True)
 
 
-def _persist(url: str, attempt: Callable[[], T]) -> T:
-    """The result of the first attempt that succeeds."""
+def _persist(url: str, name: str, attempt: Callable[[], T]) -> T:
+    """The result of the first attempt that succeeds; `name` is what the file is kept as."""
     cause: Exception
     for wait in (0.0, *WAITS):
         time.sleep(wait)
@@ -137,7 +143,7 @@ def _persist(url: str, attempt: Callable[[], T]) -> T:
         except requests.RequestException as error:
             raise GeoJEPAError(f"{public(url)}: {_line(error)}; check the name") from error
     raise GeoJEPAError(
-        f"{public(url)}: cannot be downloaded ({_line(cause)}); {_BY_HAND}"
+        f"{public(url)}: cannot be downloaded ({_line(cause)}); {_BY_HAND.format(name)}"
     ) from cause
 
 
