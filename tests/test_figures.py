@@ -21,7 +21,7 @@ from PIL import Image
 from geojepa.data.corpus import Corpus
 from geojepa.data.prepare import prepare
 from geojepa.errors import GeoJEPAError
-from geojepa.figures import contents, maps, masks, neighbours, projection, tiles
+from geojepa.figures import contents, label_maps, maps, masks, neighbours, projection, tiles
 from geojepa.figures.character import characters, mapped_characters
 from geojepa.figures.publication import save_figure
 from geojepa.figures.shapes import draw_shapes
@@ -286,10 +286,10 @@ def test_every_figure_of_a_corpus_can_be_drawn(tiny_corpus: Corpus, city, tmp_pa
     table = contents.tile_table(tiny_corpus).assign(part="train")
     contents.draw_split(tiny_corpus, table, str(city.imagery)).canvas.draw()
     contents.draw_split(tiny_corpus, table, "").canvas.draw()
-    entities = contents.entities_table(tiny_corpus)
-    assert entities.tiles.sum() == len(tiny_corpus)
-    contents.draw_entities_histogram(entities, 10).canvas.draw()
-    contents.draw_labels(tiny_corpus, contents.label_table(tiny_corpus)).canvas.draw()
+    entities = contents.histogram_table(tiny_corpus)
+    assert (entities.groupby("what").tiles.sum() == len(tiny_corpus)).all()
+    contents.draw_histograms(tiny_corpus, entities).canvas.draw()
+    label_maps.draw_labels(tiny_corpus, label_maps.label_table(tiny_corpus)).canvas.draw()
     row = tiles.choose_tile(tiny_corpus)
     assert len(tiles.entity_table(tiny_corpus.read([row]))) == tiny_corpus.tiles.entities[row]
     tiles.draw_layers(tiny_corpus, row).canvas.draw()

@@ -1,38 +1,36 @@
-"""What a corpus holds, as small tables and their figures: parts, entities, tags, labels."""
+"""What a corpus holds, as small tables and their figures: parts, entities, tokens, tags."""
+
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize, PowerNorm, to_rgba
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import ScalarFormatter
 
-from geojepa.data.corpus import Corpus
-from geojepa.data.labels import TASKS
+from geojepa.data.corpus import Corpus, TileData
+from geojepa.data.features import KINDS
 from geojepa.data.splits import Split
-from geojepa.figures.maps import (
-    draw_ground,
-    fill,
-    footprints,
-    frame,
-    largest_place,
-    legend,
-    map_size,
-    map_title,
-    mapped_rows,
-)
-from geojepa.figures.style import BLUE, GREEN, GREY, ORANGE, PALE, SCALE, WIDTH, plain
+from geojepa.figures.maps import draw_ground, fill, map_title
+from geojepa.figures.sheet import frame_sheet, lay_out
+from geojepa.figures.style import BLUE, GREEN, ORANGE, WIDTH, plain
+from geojepa.model.config import ModelConfig
 
-PARTS = {"train": BLUE, "validation": GREEN, "test": ORANGE, "left_out": "#6E6E6E", "unused": PALE}
-TITLES = {
-    "traffic_signals": "traffic signals (number)",
-    "building_count": "buildings (number)",
-    "max_speed": "highest speed limit (km/h)",
-    "bridge": "any bridge",
-    "car_bridge": "bridge for cars",
+PARTS = {
+    "train": BLUE,
+    "validation": GREEN,
+    "test": ORANGE,
+    "left_out": "#6E6E6E",
+    "unused": "#C9C9C9",
 }
+# image tokens of a tile at full resolution, as the paper has them
+PATCHES = ModelConfig(image_size=224).patches
+# tiles that are read at once, which bounds the memory of a figure
+CHUNK = 2000
+# on a map of more tiles the ground would be finer than a pixel
+MOST_GROUND = 20_000
 
 
 def split_table(corpus: Corpus, split: Split) -> pd.DataFrame:
@@ -61,50 +59,104 @@ def tile_table(corpus: Corpus) -> pd.DataFrame:
 
 
 def draw_split(corpus: Corpus, table: pd.DataFrame, imagery: str = "") -> Figure:
-    """Draw the parts of a split on the map of the largest place."""
-    rows = largest_place(corpus.tiles)
-    shapes = footprints(corpus.tiles.iloc[rows])
-    width, height = map_size(shapes, WIDTH - 2, 6.5)
-    figure, axes = plt.subplots(figsize=(width + 2, height + 0.4))
-    frame(axes, shapes)
-    draw_ground(axes, corpus, rows, imagery)
-    part = table["part"].iloc[rows]
-    fill(axes, shapes, part.map(PARTS).tolist(), alpha=0.55)
+    """Draw the parts of a split on a map; places that lie apart are moved together."""
+    sheet = lay_out(corpus.tiles, WIDTH, 6.5)
+    figure, axes = plt.subplots(figsize=(WIDTH, sheet.size[1] + 0.8))
+    frame_sheet(axes, sheet)
+    if sheet.is_map:
+        axes.set_title(map_title(corpus.tiles, sheet.rows))
+        if len(sheet.rows) <= MOST_GROUND:
+            draw_ground(axes, corpus, sheet.rows, imagery)
+    part = table["part"].iloc[sheet.rows]
+    fill(axes, sheet.shapes, part.map(PARTS).tolist(), alpha=0.55 if sheet.is_map else 1)
     counts = part.value_counts()
-    legend(axes, {name: PARTS[name] for name in PARTS if name in counts}, counts)
-    axes.set_title(map_title(corpus.tiles, rows))
+    marks = [
+        Patch(color=PARTS[name], label=f"{name.replace('_', ' ')} ({counts[name]:,})")
+        for name in PARTS
+        if name in counts
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), handlelength=1)
     return figure
 
 
-def entities_table(corpus: Corpus, bins: int = 24) -> pd.DataFrame:
-    """Histogram of entities a tile: from, to (excluded), tiles; each bin a constant factor wide."""
-    entities = corpus.tiles.entities
-    edges = np.unique(np.geomspace(entities.min(), entities.max() + 1, bins + 1).round())
-    tiles, edges = np.histogram(entities, edges)
-    return pd.DataFrame(
-        {"from": edges[:-1].astype(int), "to": edges[1:].astype(int), "tiles": tiles}
-    )
+def histogram_table(corpus: Corpus, bins: int = 24) -> pd.DataFrame:
+    """Histograms over tiles of their entities and, with images, of their tokens.
+
+    Columns: what ("entities" or "tokens"), from, to (excluded), tiles. Bins are a constant factor
+    wide, in whole numbers. An image adds `PATCHES` tokens to a tile's entities.
+    """
+    counted = {"entities": corpus.tiles.entities.to_numpy()}
+    if corpus.has_images:
+        counted["tokens"] = counted["entities"] + PATCHES * corpus.has_image
+    tables = []
+    for what, counts in counted.items():
+        edges = np.unique(np.geomspace(counts.min(), counts.max() + 1, bins + 1).round())
+        tiles, edges = np.histogram(counts, edges)
+        tables.append(
+            pd.DataFrame(
+                {
+                    "what": what,
+                    "from": edges[:-1].astype(int),
+                    "to": edges[1:].astype(int),
+                    "tiles": tiles,
+                }
+            )
+        )
+    return pd.concat(tables, ignore_index=True)
 
 
-def draw_entities_histogram(table: pd.DataFrame, median: float) -> Figure:
-    """Draw the histogram of entities a tile on a logarithmic axis."""
-    figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
-    width = table["to"] - table["from"]
-    axes.bar(table["from"], table["tiles"], width, align="edge", color=BLUE, edgecolor="white")
-    axes.axvline(median, color=ORANGE, linewidth=1.5)
-    axes.annotate(
-        f"median {median:.0f}",
-        (median, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(4, -8),
-        textcoords="offset points",
-        color=ORANGE,
+def draw_histograms(corpus: Corpus, table: pd.DataFrame) -> Figure:
+    """Draw the histograms of `histogram_table` one above the other, on one logarithmic axis."""
+    kinds = list(dict.fromkeys(table.what))
+    figure, panels = plt.subplots(
+        len(kinds), 1, figsize=(WIDTH, 0.8 + 2.2 * len(kinds)), sharex=True, squeeze=False
     )
-    axes.set(xscale="log", xlabel="entities in a tile (logarithmic)", ylabel="tiles")
+    entities = corpus.tiles.entities.to_numpy()
+    for axes, what in zip(panels.flat, kinds, strict=True):
+        patches = PATCHES * corpus.has_image if what == "tokens" else 0
+        _draw_histogram(axes, table[table.what == what], float(np.median(entities + patches)))
+    axes.set(xscale="log", xlabel="number on a tile (logarithmic)")
     axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.set_xticks([n for n in (5, 10, 20, 50, 100, 200, 500, 1000) if n <= table["to"].max()])
+    least, most = table["from"].min(), table["to"].max()
+    axes.set_xticks([n for n in (5, 10, 20, 50, 100, 200, 500, 1000) if least <= n <= most])
     axes.minorticks_off()
     return figure
+
+
+def _draw_histogram(axes: Axes, bars: pd.DataFrame, median: float) -> None:
+    what = bars.what.iloc[0]
+    colour = {"entities": BLUE, "tokens": GREEN}[what]
+    width = bars["to"] - bars["from"]
+    axes.bar(bars["from"], bars["tiles"], width, align="edge", color=colour, edgecolor="white")
+    axes.axvline(median, color="black", linewidth=1.2)
+    # above the frame, where no bar reaches
+    axes.annotate(
+        f"median {median:,.0f}",
+        (median, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(0, 2),
+        textcoords="offset points",
+        ha="center",
+        fontsize=9,
+    )
+    title = {"entities": "entities", "tokens": f"tokens: entities and {PATCHES} image patches"}
+    axes.set_title(title[what], pad=16)
+    axes.set_ylabel("tiles")
+
+
+def chunks(corpus: Corpus) -> Iterator[TileData]:
+    """Every tile of a corpus, `CHUNK` rows at a time."""
+    for start in range(0, len(corpus), CHUNK):
+        yield corpus.read(np.arange(start, min(start + CHUNK, len(corpus))))
+
+
+def tag_uses(corpus: Corpus) -> np.ndarray:
+    """How many entities of each kind carry each tag of the vocabulary: (V, 4) int64."""
+    uses = np.zeros(len(corpus.vocabulary) * len(KINDS), dtype=np.int64)
+    for data in chunks(corpus):
+        kind = np.repeat(data.kind, np.diff(data.cu_tags))
+        uses += np.bincount(data.tag_ids * len(KINDS) + kind, minlength=len(uses))
+    return uses.reshape(-1, len(KINDS))
 
 
 def tag_table(corpus: Corpus, most: int = 15) -> pd.DataFrame:
@@ -112,8 +164,7 @@ def tag_table(corpus: Corpus, most: int = 15) -> pd.DataFrame:
 
     The values of identifying keys, such as names, are not part of a corpus: those count as keys.
     """
-    data = corpus.read(np.arange(len(corpus)))
-    uses = np.bincount(data.tag_ids, minlength=len(corpus.vocabulary))
+    uses = tag_uses(corpus).sum(axis=1)
     counts = pd.DataFrame(corpus.vocabulary, columns=["key", "value"]).assign(entities=uses)
     keys = counts.groupby("key", as_index=False)["entities"].sum().rename(columns={"key": "tag"})
     valued = counts[counts.value != ""]
@@ -121,7 +172,8 @@ def tag_table(corpus: Corpus, most: int = 15) -> pd.DataFrame:
     lists = []
     for what, frame_ in (("key", keys), ("tag", tags)):
         frame_ = frame_.sort_values(["entities", "tag"], ascending=[False, True]).head(most)
-        lists.append(frame_.assign(what=what, share=frame_.entities / len(data.kind)))
+        share = frame_.entities / corpus.tiles.entities.sum()
+        lists.append(frame_.assign(what=what, share=share))
     return pd.concat(lists)[["what", "tag", "entities", "share"]]
 
 
@@ -136,51 +188,3 @@ def draw_tags(table: pd.DataFrame) -> Figure:
         axes.spines["left"].set_visible(False)
         axes.set(xlabel="% of entities", title={"key": "keys", "tag": "tags (key=value)"}[what])
     return figure
-
-
-def label_table(corpus: Corpus) -> pd.DataFrame:
-    """One line a tile: where it is and its five labels, empty where there is none."""
-    return tile_table(corpus).join(corpus.tiles[list(TASKS)])
-
-
-def draw_labels(corpus: Corpus, table: pd.DataFrame) -> Figure:
-    """Draw the five labels on maps of `mapped_rows`; tiles without a label stay white."""
-    rows = mapped_rows(corpus.tiles)
-    shapes = footprints(corpus.tiles.iloc[rows])
-    width, height = map_size(shapes, WIDTH / 3, 3.5)
-    figure, panels = plt.subplots(2, 3, figsize=(3 * max(width, 2.2) + 2.4, 2 * height + 1))
-    for axes, task in zip(panels.flat, TASKS, strict=False):
-        frame(axes, shapes, note=False)
-        fill(axes, shapes, ["#F4F4F4"] * len(shapes), alpha=1)
-        values = table[task].iloc[rows].to_numpy(dtype=float)
-        _draw_label(figure, axes, task, shapes, values)
-    panels.flat[-1].set_axis_off()
-    title = map_title(corpus.tiles, rows)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=GREY)
-    return figure
-
-
-def _draw_label(
-    figure: Figure, axes: Axes, task: str, shapes: np.ndarray, values: np.ndarray
-) -> None:
-    known = ~np.isnan(values)
-    axes.set_title(TITLES[task])
-    if not known.any():
-        axes.text(0.5, 0.5, "no label in this source", transform=axes.transAxes, ha="center")
-        return
-    if task in ("bridge", "car_bridge"):
-        yes = values[known] > 0
-        colours = np.where(yes, ORANGE, PALE)
-        fill(axes, shapes[known], colours.tolist(), alpha=1)
-        axes.set_title(f"{TITLES[task]}, {yes.sum():,} of {len(yes):,} tiles")
-        return
-    top = max(1.0, float(values[known].max()))
-    # counts are skewed: a square root keeps small ones apart
-    norm = PowerNorm(0.5, 0, top) if task != "max_speed" else Normalize(values[known].min(), top)
-    scale = plt.get_cmap(SCALE).copy()
-    if task != "max_speed":
-        shades = scale(np.linspace(0, 1, 256))
-        shades[0] = to_rgba(PALE)
-        scale = ListedColormap(shades)
-    fill(axes, shapes[known], scale(norm(values[known])), alpha=1)
-    figure.colorbar(ScalarMappable(norm, scale), ax=axes, shrink=0.6, pad=0.02)

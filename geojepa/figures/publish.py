@@ -19,7 +19,7 @@ ORDER = {
     "04_embeddings": ("umap", "components", "neighbours"),
     "05_benchmark": ("headline", "benchmark"),
     "03_pretraining": ("curves", "stages"),
-    "01_data": ("splits", "entities", "tags", "tile", "labels"),
+    "01_data": ("splits", "entities", "treemap", "tags", "cooccurrence", "tile", "labels"),
     "02_masking": ("masks", "mask_shares"),
     "06_kernels": ("padding", "attention_ways", "generator"),
 }

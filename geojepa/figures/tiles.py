@@ -1,28 +1,34 @@
-"""One tile drawn: its picture, its entities, its tokens' boxes."""
+"""One tile drawn: its picture, its entities, its tokens' boxes, its entities' graphs."""
 
 import json
 
 import numpy as np
 import pandas as pd
+import shapely
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from geojepa.data.corpus import Corpus, TileData
-from geojepa.data.features import KINDS
+from geojepa.data.features import GROUP, KINDS
+from geojepa.data.graphs import geometry_graphs
 from geojepa.errors import GeoJEPAError
 from geojepa.figures.shapes import draw_shapes
-from geojepa.figures.style import BLUE, GREEN, GREY, ORANGE, PALE, RED
+from geojepa.figures.style import BLUE, GREEN, GREY, ORANGE, PALE, PINK, RED, WIDTH, plain
 
 KIND_COLOURS = dict(zip(KINDS, (RED, ORANGE, BLUE, GREEN), strict=True))
+# tiles looked at for a relation whose members see each other, and from how far, in tile units
+TRIES, SIGHT = 200, 0.05
 
 
 def choose_tile(corpus: Corpus, tile_id: str = "") -> int:
-    """Row of the tile of this id; without one, of a rich tile: 80 % have fewer entities.
+    """Row of the tile of this id; without one, of a rich tile that shows every layer.
 
-    Tiles with an image are preferred where the corpus has images.
+    Rich: about 80 % of tiles have fewer entities. Tiles with an image are preferred where the
+    corpus has images, and of the `TRIES` tiles nearest to that richness the first in which two
+    members of a relation see each other across some ground.
 
     Raises:
         GeoJEPAError: if there is no such tile.
@@ -39,7 +45,19 @@ def choose_tile(corpus: Corpus, tile_id: str = "") -> int:
     rows = corpus.usable
     rows = rows[corpus.has_image[rows]] if corpus.has_image[rows].any() else rows
     order = np.argsort(tiles.entities.to_numpy()[rows], kind="stable")
-    return int(rows[order[int(0.8 * (len(rows) - 1))]])
+    rank = int(0.8 * (len(rows) - 1))
+    near = np.argsort(np.abs(np.arange(len(rows)) - rank), kind="stable")
+    nearest = rows[order[near[:TRIES]]]
+    return int(next((row for row in nearest if _has_sight(corpus, row)), nearest[0]))
+
+
+def _has_sight(corpus: Corpus, row: int) -> bool:
+    """Whether members of a group on the tile see each other over `SIGHT` or more."""
+    data = corpus.read([row])
+    groups = data.geometry[data.kind == GROUP]
+    graphs = geometry_graphs(groups[shapely.get_num_geometries(groups) > 1])
+    ends = graphs.node[graphs.edge[graphs.is_visibility]]
+    return bool((np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1) >= SIGHT).any())
 
 
 def frame_tile(axes: Axes, title: str = "") -> None:
@@ -79,13 +97,25 @@ def draw_boxes(axes: Axes, box: np.ndarray, colour: str, fill: float = 0.15) -> 
     axes.plot(*corners[dots, 0].T, ".", color=colour, markersize=4, clip_on=True)
 
 
+def draw_graph(axes: Axes, geometry: np.ndarray) -> tuple[int, int, int]:
+    """Draw the graphs of geometries (N,); returns nodes, edges along shapes, visibility edges."""
+    graphs = geometry_graphs(geometry, k=1)
+    along = graphs.node[graphs.edge[~graphs.is_visibility]]
+    seen = graphs.node[graphs.edge[graphs.is_visibility]]
+    axes.add_collection(LineCollection(list(along), colors=GREY, linewidths=0.6))
+    axes.add_collection(LineCollection(list(seen), colors=PINK, linewidths=1.3, zorder=3))
+    axes.plot(*graphs.node.T, ".", color="black", markersize=2, zorder=4)
+    return len(graphs.node), len(along), len(seen)
+
+
 def draw_layers(corpus: Corpus, row: int) -> Figure:
-    """Draw a tile's layers side by side: image if there is one, entities by kind, boxes."""
+    """Draw a tile's layers: image if there is one, entities by kind, boxes, graphs."""
     data = corpus.read([row])
     has_image = bool(data.has_image[0])
-    figure, panels = plt.subplots(1, 2 + has_image, figsize=(3.1 * (2 + has_image), 3.6))
+    size = (WIDTH, 9.4) if has_image else (WIDTH, 3.7)
+    figure, panels = plt.subplots(1 + has_image, 2 if has_image else 3, figsize=size)
     colours = np.array(list(KIND_COLOURS.values()), dtype=object)[data.kind]
-    *before, entities, boxes = panels
+    *before, entities, boxes, graph = panels.flat
     for axes in before:
         frame_tile(axes, "image")
         draw_image(axes, corpus.images(np.array([row]))[0])
@@ -94,15 +124,20 @@ def draw_layers(corpus: Corpus, row: int) -> Figure:
     frame_tile(boxes, "their boxes")
     for colour in KIND_COLOURS.values():
         draw_boxes(boxes, data.box[colours == colour], colour, fill=0.08)
+    frame_tile(graph)
+    nodes, along, seen = draw_graph(graph, data.geometry)
+    graph.set_title(f"their graphs: {nodes:,} nodes")
     marks = [
         Line2D([], [], marker="s", linestyle="", color=colour, label=f"{kind} ({n:,})")
         for (kind, colour), n in zip(
             KIND_COLOURS.items(), np.bincount(data.kind, minlength=len(KINDS)), strict=True
         )
     ]
-    figure.legend(handles=marks, loc="outside lower center", ncols=4)
+    marks.append(Line2D([], [], color=GREY, label=f"edge along a shape ({along:,})"))
+    marks.append(Line2D([], [], color=PINK, label=f"sight between parts ({seen:,})"))
+    figure.legend(handles=marks, loc="outside lower center", ncols=3)
     side = corpus.tiles.ground_m.iloc[row]
-    name = f"tile {corpus.tiles.tile_id.iloc[row]}, {corpus.tiles.place.iloc[row]}"
+    name = plain(f"tile {corpus.tiles.tile_id.iloc[row]}, {corpus.tiles.place.iloc[row]}", 80)
     figure.suptitle(f"{name}, {side:.0f} m wide", x=0.01, ha="left", fontsize=10, color=GREY)
     return figure
 
