@@ -25,7 +25,7 @@ from geojepa.data.corpus import Corpus
 from geojepa.errors import GeoJEPAError
 
 BATCH = 256
-COLUMNS = ["kind", "box", "tag_count", "tag_ids"]
+COLUMNS = ["kind", "evidence", "box", "tags"]
 
 
 def rates(
