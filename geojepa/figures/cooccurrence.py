@@ -12,8 +12,8 @@ from geojepa.data.corpus import Corpus, TileData
 from geojepa.figures.contents import chunks
 from geojepa.figures.style import BLUE, GREY, ORANGE, WIDTH, plain
 
-# pairs expected less often than this by chance tell nothing by being absent
-LEAST_EXPECTED = 5
+# fewer pairs than this, both found and expected by chance, tell nothing
+LEAST = 5
 # log2 of the lift at the ends of the scale
 REACH = 2
 APART_TOGETHER = LinearSegmentedColormap.from_list("apart_together", [ORANGE, "white", BLUE])
@@ -24,7 +24,7 @@ def cooccurrence_table(corpus: Corpus, most: int = 24) -> pd.DataFrame:
 
     One line for each pair and scope ("tile" or "entity"): scope, key, other, with_key, with_other,
     together (tiles or entities), of (all of them), and lift: together over what chance would give,
-    empty where that is less than `LEAST_EXPECTED`. A tile has the keys of all its entities.
+    empty where both are less than `LEAST`. A tile has the keys of all its entities.
     """
     names = sorted({key for key, value in corpus.vocabulary if value})
     number = {name: i for i, name in enumerate(names)}
@@ -73,7 +73,7 @@ def _pairs(scope: str, keys: list[str], together: np.ndarray, total: int) -> pd.
     table["other"] = np.array(keys, object)[second]
     table["with_key"], table["with_other"] = alone[first].astype(int), alone[second].astype(int)
     table["together"], table["of"] = both.astype(int), total
-    table["lift"] = np.where(expected >= LEAST_EXPECTED, lift, np.nan)
+    table["lift"] = np.where(np.maximum(expected, both) >= LEAST, lift, np.nan)
     return table
 
 

@@ -53,7 +53,6 @@ def draw_labels(corpus: Corpus, table: pd.DataFrame) -> Figure:
     maps, bars = panels[::2].ravel(), panels[1::2].ravel()
     for axes, bar, task in zip(maps, bars, TASKS, strict=False):
         frame_sheet(axes, sheet, named=False)
-        fill(axes, sheet.shapes, [UNKNOWN] * len(sheet.rows), alpha=1)
         _draw_label(axes, bar, task, sheet, table[task].to_numpy(dtype=float))
     bars[-1].set_axis_off()
     title = map_title(corpus.tiles, sheet.rows) if sheet.is_map else "where"
@@ -69,6 +68,7 @@ def _draw_label(axes: Axes, bar: Axes, task: str, sheet: Sheet, values: np.ndarr
     bar.set_axis_off()
     values = values[sheet.rows]
     known = ~np.isnan(values)
+    fill(axes, sheet.shapes[~known], [UNKNOWN] * int((~known).sum()), alpha=1)
     if not known.any():
         axes.set_title(f"{name}\nno label here", fontsize=9)
         return
@@ -76,11 +76,15 @@ def _draw_label(axes: Axes, bar: Axes, task: str, sheet: Sheet, values: np.ndarr
     if not unit:
         fill(axes, shapes, np.where(values > 0, ORANGE, NONE).tolist(), alpha=1)
         return
-    top = max(1.0, float(values.max()))
+    above = values[values > 0]
+    if not len(above):
+        fill(axes, shapes, [NONE] * len(shapes), alpha=1)
+        return
+    low, top = float(above.min()), max(float(above.max()), float(above.min()) + 1)
     # counts are skewed: a square root keeps small ones apart
-    norm = Normalize(values.min(), top) if task == "max_speed" else PowerNorm(0.5, 0, top)
+    norm = Normalize(low, top) if task == "max_speed" else PowerNorm(0.5, low, top)
     scale = plt.get_cmap(SCALE)
-    colours = np.where((values > 0)[:, None], scale(norm(values)), to_rgba(NONE))
+    colours = np.where((values > 0)[:, None], scale(norm(np.maximum(values, low))), to_rgba(NONE))
     fill(axes, shapes, colours, alpha=1)
     bar.set_axis_on()
     drawn = axes.figure.colorbar(ScalarMappable(norm, scale), cax=bar, orientation="horizontal")

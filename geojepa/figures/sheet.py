@@ -15,6 +15,8 @@ from geojepa.figures.style import GREY, plain
 MOST = 24
 # inches between two groups, of a line of text, and of one of its characters
 GAP, LINE, LETTER = 0.12, 0.16, 0.065
+# side of the cells that tell clusters of a scattered place apart, in sides of a tile
+CELL = 12
 # a tile is drawn at least this wide, in inches
 LEAST = 0.02
 
@@ -83,7 +85,7 @@ def groups(tiles: geopandas.GeoDataFrame) -> list[np.ndarray]:
     """Rows of each place, of a scattered place those of each cluster; the largest first.
 
     Strays that `bulk` leaves out are in no group. A place is scattered if its tiles fill less than
-    a hundredth of its map; a cluster holds tiles that are less than twenty sides apart.
+    a hundredth of its map; clusters are made of cells of `CELL` tiles' sides that touch.
     """
     place = tiles["place"].astype(str).to_numpy(object)
     found = []
@@ -96,8 +98,9 @@ def groups(tiles: geopandas.GeoDataFrame) -> list[np.ndarray]:
             inside = ((centres >= [left, bottom]) & (centres <= [right, top])).all(axis=1)
             found.append(rows[inside])
             continue
-        reach = 20 * np.sqrt(np.median(shapely.area(shapes)))
-        cluster = DBSCAN(reach, min_samples=1).fit_predict(centres)
+        cells = np.floor(centres / (CELL * np.sqrt(np.median(shapely.area(shapes))))).astype(int)
+        cell, of = np.unique(cells, axis=0, return_inverse=True)
+        cluster = DBSCAN(1.5, min_samples=1).fit_predict(cell)[of]
         found += [rows[cluster == c] for c in range(cluster.max() + 1)]
     return sorted(found, key=len, reverse=True)
 

@@ -25,7 +25,7 @@ OTHER_KEYS = "other keys"
 # share of a colour in its tint, on which black text can be read; of an identifying key less
 TINT, FAINT = 0.45, 0.15
 # inches: a line of text and one of its characters
-LINE, LETTER = 0.13, 0.06
+LINE, LETTER = 0.13, 0.056
 
 Box = tuple[float, float, float, float]
 
@@ -69,7 +69,8 @@ def draw_treemap(table: pd.DataFrame) -> Figure:
         share = total / totals.sum()
         told = f"{share:.0%}" if share >= 0.01 else f"{share:.1%}"
         _draw_key(axes, table[table.key == key], key, told, box)
-    marks = [Patch(color=tint(colour), label=kind) for kind, colour in KIND_COLOURS.items()]
+    kinds = {kind: colour for kind, colour in KIND_COLOURS.items() if kind in set(table.kind)}
+    marks = [Patch(color=tint(colour), label=kind) for kind, colour in kinds.items()]
     pale = tint(KIND_COLOURS["polygon"], FAINT)
     marks.append(Patch(facecolor=pale, edgecolor=GREY, label="pale: identifies, no values"))
     title = "carried mostly by entities that are"
@@ -118,10 +119,11 @@ def tint(colour: str, share: float = TINT) -> tuple[float, float, float]:
 def _draw_key(axes: Axes, lines: pd.DataFrame, key: str, share: str, box: Box) -> None:
     x, y, width, height = box
     is_titled = len(lines) > 1 and height > 3 * LINE and width > LETTER * min(len(key), 8)
-    head = 1.3 * LINE if is_titled else 0.0
+    head = 1.3 * LINE
     inside = (x, y + head, width, height - head)
-    parts = squarify(lines.uses.to_list(), inside)
-    for line, part in zip(lines.itertuples(), parts, strict=True):
+    shown = lines if is_titled else lines.head(1)
+    parts = squarify(shown.uses.to_list(), inside) if is_titled else [box]
+    for line, part in zip(shown.itertuples(), parts, strict=True):
         colour = tint(KIND_COLOURS[line.kind], TINT if line.value else FAINT)
         face = PALE if key.startswith(f"{OTHER_KEYS} (") else colour
         axes.add_patch(Rectangle(part[:2], *part[2:], facecolor=face, edgecolor="white", lw=0.6))
@@ -146,7 +148,7 @@ def _write(axes: Axes, text: str, box: Box, share: str = "") -> None:
     turned = height > 1.5 * width and LETTER * len(text) > width
     long, high = (height, width) if turned else (width, height)
     letters = int((long - 0.04) / LETTER)
-    if high < 1.1 * LINE or letters < min(8, len(text)):
+    if high < 1.1 * LINE or letters < min(7, len(text)):
         return
     shown = plain(text, letters)
     style: dict[str, Any] = {
