@@ -1,5 +1,7 @@
 """Rasters of known colours at known places land in the right tile, north up."""
 
+import warnings
+
 import numpy as np
 import pytest
 import rasterio
@@ -9,7 +11,7 @@ from rasterio.transform import from_bounds
 from rasterio.warp import Resampling, calculate_default_transform, reproject
 
 from geojepa.data.cutting import Grid, to_degrees
-from geojepa.data.imagery import SIZE, read_images
+from geojepa.data.imagery import SIZE, open_imagery
 from geojepa.errors import GeoJEPAError
 
 N = 2**16
@@ -28,6 +30,16 @@ def grid_of(tiles, images=None) -> Grid:
     blank = [""] * len(tiles)
     footprint = shapely.transform(boxes, to_degrees)
     return Grid(names, xy, frame, footprint, blank, images or blank)
+
+
+def read_images(source, grid):
+    """All tiles, in two batches."""
+    rows = np.arange(len(grid.tile_id))
+    with open_imagery(source) as imagery:
+        parts = [imagery.read(grid, part) for part in np.array_split(rows, 2)]
+    images, has_image = (np.concatenate(part) for part in zip(*parts, strict=True))
+    assert not images[~has_image].any()
+    return images, has_image
 
 
 def colours(tile: int) -> np.ndarray:
@@ -108,12 +120,16 @@ def test_a_fourth_band_is_no_colour(tmp_path, options):
     assert_placed(images)
 
 
-def test_a_tile_that_is_partly_covered_has_no_image(tmp_path):
-    path = write_raster(tmp_path / "a.tif", width=1.5)
+@pytest.mark.parametrize(
+    ("bands", "options"),
+    [(3, {}), (4, {"photometric": "RGB", "alpha": "NO"})],
+    ids=["rgb", "infrared"],
+)
+def test_a_tile_that_is_partly_covered_has_no_image(tmp_path, bands, options):
+    path = write_raster(tmp_path / "a.tif", width=1.5, bands=bands, **options)
     images, has_image = read_images(path, grid_of([*TILES, (X + 9, Y)]))
     assert has_image.tolist() == [True, False, True, False, False]
     assert_placed(images, [0, 2])
-    assert not images[~has_image].any()
 
 
 def test_averages_where_the_raster_is_finer(tmp_path):
@@ -128,6 +144,127 @@ def test_averages_where_the_raster_is_finer(tmp_path):
         file.write(np.stack([chequers] * 3))
     images, _ = read_images(tmp_path / "a.tif", grid_of(TILES[:1]))
     assert (images[0] == 100).all()
+
+
+def write_pixels(path, pixels, left, top, right, bottom, mask=None, **options):
+    """(rows, columns, bands) pixels on ground given in tiles from the first tile's corner."""
+    west, north = X * SIDE - HALF, HALF - Y * SIDE
+    h, w, bands = pixels.shape
+    place = from_bounds(west + left * SIDE, north - bottom * SIDE,
+                        west + right * SIDE, north - top * SIDE, w, h)  # fmt: skip
+    about = {"driver": "GTiff", "count": bands, "dtype": "uint8", "crs": "EPSG:3857", **options}
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(path, "w", height=h, width=w, transform=place, **about) as file,
+    ):
+        file.write(pixels.transpose(2, 0, 1))
+        if mask is not None:
+            file.write_mask(mask)
+    return path
+
+
+def area_means(pixels, low, high):
+    """(SIZE, SIZE, bands) means over the area, of pixels that span [0, 1], within [low, high]."""
+
+    def weights(n):
+        edges = np.linspace(low, high, SIZE + 1) * n
+        cell = np.arange(n)
+        overlap = np.minimum(edges[1:, None], cell + 1) - np.maximum(edges[:-1, None], cell)
+        return np.clip(overlap, 0, None) / (edges[1] - edges[0])
+
+    down, across = weights(pixels.shape[0]), weights(pixels.shape[1])
+    return np.einsum("ih,hwb,jw->ijb", down, pixels.astype(float), across, optimize=True)
+
+
+@pytest.mark.parametrize(("n", "side"), [(256, 1.0), (700, 1.0), (900, 0.31)], ids=str)
+def test_a_pixel_is_the_mean_over_its_area(tmp_path, n, side):
+    pixels = np.random.default_rng(n).integers(0, 256, (n, n, 3), np.uint8)
+    path = write_pixels(tmp_path / "a.tif", pixels, 0, 0, 1, 1)
+    grid = grid_of(TILES[:1])
+    # the upper left corner of the tile, `low` from its borders
+    low = 0.2 if side < 1 else 0.0
+    grid.frame[0] = X + low, N - Y - low - side, side
+    images, has_image = read_images(path, grid)
+    assert has_image.all()
+    assert np.abs(images[0] - area_means(pixels, low, low + side)).max() <= 0.51
+
+
+@pytest.mark.parametrize("kind", ["nodata", "transparency", "mask", "infrared, nodata"])
+@pytest.mark.parametrize("missing", [5, 40])
+def test_what_is_masked_darkens_nothing(tmp_path, kind, missing):
+    pixels = np.full((SIZE * 2, SIZE * 2, 3), (200, 90, 40), np.uint8)
+    # black is a colour where only one band of it is
+    pixels[::2, :, 0] = 0
+    covered = np.ones(pixels.shape[:2], bool)
+    covered[:, -missing:] = False
+    pixels[~covered] = 0
+    options = {"nodata": 0} if "nodata" in kind else {}
+    if kind == "mask":
+        options["mask"] = covered
+    if kind in ("transparency", "infrared, nodata"):
+        fourth = covered[..., None].astype(np.uint8) * (255 if kind == "transparency" else 80)
+        pixels = np.concatenate([pixels, fourth], axis=2)
+        options |= {"photometric": "RGB", "alpha": "YES" if kind == "transparency" else "NO"}
+    path = write_pixels(tmp_path / "a.tif", pixels, 0, 0, 1, 1, **options)
+    images, has_image = read_images(path, grid_of(TILES[:1]))
+    assert has_image.tolist() == [missing == 5]
+    if has_image[0]:
+        assert (images[0] == (100, 90, 40)).all()
+
+
+def write_vrt(path, parts, size):
+    """A mosaic as gdalbuildvrt writes it, of rasters (name, column, row) of `size` pixels."""
+    pixel = SIDE / size
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{band}">'
+        + "".join(
+            f'<SimpleSource><SourceFilename relativeToVRT="1">{name}</SourceFilename>'
+            f'<SourceBand>{band}</SourceBand><SrcRect xOff="0" yOff="0" xSize="{size}" '
+            f'ySize="{size}"/><DstRect xOff="{column * size}" yOff="{row * size}" '
+            f'xSize="{size}" ySize="{size}"/></SimpleSource>'
+            for name, column, row in parts
+        )
+        + "</VRTRasterBand>"
+        for band in (1, 2, 3)
+    )
+    place = f"{X * SIDE - HALF}, {pixel}, 0, {HALF - Y * SIDE}, 0, {-pixel}"
+    path.write_text(
+        f'<VRTDataset rasterXSize="{2 * size}" rasterYSize="{size}"><SRS>EPSG:3857</SRS>'
+        f"<GeoTransform>{place}</GeoTransform>{bands}</VRTDataset>"
+    )
+    return path
+
+
+def quarters(tile, pixels=64):
+    return colours(tile).repeat(pixels, axis=0).repeat(pixels, axis=1)
+
+
+def test_a_virtual_raster_of_two(tmp_path):
+    write_pixels(tmp_path / "west.tif", quarters(0), 0, 0, 1, 1)
+    write_pixels(tmp_path / "east.tif", quarters(1), 1, 0, 2, 1)
+    path = write_vrt(tmp_path / "both.vrt", [("west.tif", 0, 0), ("east.tif", 1, 0)], 128)
+    images, has_image = read_images(path, grid_of(TILES))
+    assert has_image.tolist() == [True, True, False, False]
+    assert_placed(images, [0, 1])
+
+
+def test_the_copyright_of_a_raster_is_its_credit(tmp_path):
+    path = write_raster(tmp_path / "a.tif")
+    with open_imagery(path) as imagery:
+        assert imagery.credit == ""
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(TIFFTAG_COPYRIGHT="A Surveyor,\n2020")
+    for source in (path, tmp_path):
+        with open_imagery(source) as imagery:
+            assert imagery.credit == "A Surveyor, 2020"
+
+
+def test_a_palette_is_refused(tmp_path):
+    path = write_pixels(tmp_path / "a.tif", np.zeros((9, 9, 1), np.uint8), 0, 0, 1, 1)
+    with rasterio.open(path, "r+") as file:
+        file.write_colormap(1, {0: (9, 9, 9, 255)})
+    with pytest.raises(GeoJEPAError, match=r"a.tif: the raster has a palette; expand it"):
+        open_imagery(path)
 
 
 @pytest.mark.parametrize(
@@ -152,15 +289,14 @@ def test_missing_broken_and_distant_imagery_is_refused(tmp_path):
     path.write_text("not a raster")
     with pytest.raises(GeoJEPAError, match=r"text.tif: not a readable raster"):
         read_images(path, grid_of(TILES))
-    with pytest.raises(GeoJEPAError, match=r"a.tif: the imagery covers no tile"):
-        read_images(write_raster(tmp_path / "a.tif"), grid_of([(10, 10)]))
+    far = grid_of([(10, 10), (N - 1, N - 1), (X, N - 1 - Y)])
+    assert not read_images(write_raster(tmp_path / "a.tif"), far)[1].any()
     whole = path.with_name("a.tif").read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(GeoJEPAError, match=r"text.tif: not a readable raster"):
         read_images(path, grid_of(TILES))
     (tmp_path / "folder").mkdir()
-    with pytest.raises(GeoJEPAError, match="covers no tile"):
-        read_images(tmp_path / "folder", grid_of(TILES))
+    assert not read_images(tmp_path / "folder", grid_of(TILES))[1].any()
 
 
 def picture(path, tile, size=(2, 2), mode="RGB"):
@@ -197,3 +333,88 @@ def test_a_damaged_image_is_named(tmp_path):
         path.write_bytes(some)
         with pytest.raises(GeoJEPAError, match=rf"{path.name}: not a readable image"):
             read_images(tmp_path, grid_of(TILES))
+
+
+def test_a_transparent_picture_is_no_ground(tmp_path):
+    rgba = np.full((SIZE, SIZE, 4), (200, 90, 40, 255), np.uint8)
+    for tile, missing in enumerate((2, 20)):
+        rgba[:, :missing] = 0
+        x, y = TILES[tile]
+        Image.fromarray(rgba).save(tmp_path / f"16_{x}_{y}.png")
+    images, has_image = read_images(tmp_path, grid_of(TILES[:2]))
+    assert has_image.tolist() == [True, False]
+    assert (images[0] == (200, 90, 40)).all()
+
+
+def uniform(path, colour, left, top, right, bottom, crs="EPSG:3857"):
+    """A raster of one colour, 4 px of nodata around it."""
+    pixels = np.zeros((208, 208, 3), np.uint8)
+    pixels[4:-4, 4:-4] = colour
+    if crs == "EPSG:3857":
+        return write_pixels(path, pixels, left, top, right, bottom, nodata=0)
+    plain = write_pixels(path.with_suffix(".part"), pixels, left, top, right, bottom, nodata=0)
+    with rasterio.open(plain) as file:
+        place, w, h = calculate_default_transform(file.crs, crs, 208, 208, *file.bounds)
+        about = file.profile | {"crs": crs, "transform": place, "width": w, "height": h}
+        data = np.zeros((3, h, w), np.uint8)
+        reproject(file.read(), data, src_transform=file.transform, src_crs=file.crs, src_nodata=0,
+                  dst_transform=place, dst_crs=crs, dst_nodata=0)  # fmt: skip
+    plain.unlink()
+    with rasterio.open(path, "w", **about) as file:
+        file.write(data)
+    return path
+
+
+@pytest.mark.parametrize(("old", "new"), [("EPSG:32631", "EPSG:3857"), ("EPSG:3857", "EPSG:32631")])
+def test_a_folder_of_rasters_is_a_mosaic_with_the_last_name_on_top(tmp_path, old, new):
+    dark, bright = (30, 20, 10), (250, 240, 230)
+    uniform(tmp_path / "2019_bright.tif", bright, -0.2, -0.2, 1.2, 1.2, old)
+    uniform(tmp_path / "2021_dark.tif", dark, 0.5, -0.2, 2.2, 1.2, new)
+    (tmp_path / "notes.txt").write_text("no raster")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", rasterio.errors.NotGeoreferencedWarning)
+        Image.new("RGB", (4, 4), (1, 2, 3)).save(tmp_path / "picture.tif")
+        images, has_image = read_images(tmp_path, grid_of([*TILES, (X + 9, Y)]))
+    assert has_image.tolist() == [True, True, False, False, False]
+    for tile in (0, 1):
+        is_dark, is_bright = ((images[tile] == colour).all(axis=-1) for colour in (dark, bright))
+        assert (is_dark ^ is_bright).all()
+        # the dark one begins in the middle of the first tile, after its nodata
+        expected = SIZE * (0.5 + 1.7 * 4 / 208) if tile == 0 else 0
+        assert np.abs((~is_dark).sum(axis=1) - expected).max() <= 3
+
+
+def test_a_picture_by_name_precedes_the_rasters_of_its_folder(tmp_path):
+    uniform(tmp_path / "ground.tif", (30, 20, 10), -0.2, -0.2, 2.2, 1.2)
+    picture(tmp_path / "own.png", 1)
+    images, has_image = read_images(tmp_path, grid_of(TILES[:2], ["", "own.png"]))
+    assert has_image.all()
+    assert (images[0] == (30, 20, 10)).all()
+    assert_placed(images, [1])
+
+
+def test_a_broken_raster_of_a_folder_is_named(tmp_path):
+    write_raster(tmp_path / "a.tif")
+    write_raster(tmp_path / "b.tif", dtype="uint16")
+    with pytest.raises(GeoJEPAError, match=r"b.tif: the raster holds uint16"):
+        open_imagery(tmp_path)
+    (tmp_path / "b.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:50])
+    with pytest.raises(GeoJEPAError, match=r"b.tif: not a readable raster"):
+        open_imagery(tmp_path)
+
+
+def test_a_tile_has_the_same_pixels_in_every_batch(tmp_path):
+    noise = np.random.default_rng(0).integers(1, 256, (300, 300, 3), np.uint8)
+    write_pixels(tmp_path / "a.tif", noise, -0.1, -0.1, 1.3, 2.1)
+    write_pixels(tmp_path / "b.tif", noise[::-1], 0.7, -0.2, 2.1, 2.1)
+    grid = grid_of([*TILES, (X + 5, Y)])
+    with open_imagery(tmp_path) as imagery:
+        together, has_image = imagery.read(grid, np.arange(5))
+        assert has_image.tolist() == [True] * 4 + [False]
+        for rows in ([2], [3, 0], [4, 1, 1]):
+            images, has = imagery.read(grid, np.array(rows))
+            assert np.array_equal(images, together[rows])
+            assert np.array_equal(has, has_image[rows])
+        images, has = imagery.read(grid, np.arange(0))
+        assert images.shape == (0, SIZE, SIZE, 3)
+        assert has.shape == (0,)

@@ -143,7 +143,7 @@ def mosaic(frame: np.ndarray, rasters: Iterable[Raster]) -> np.ndarray | None:
     for raster in rasters:
         pixels, known = raster.window(frame)
         fresh = known & ~covered
-        rgb[fresh] = pixels[fresh]
+        np.copyto(rgb, pixels, where=fresh[..., None])
         covered |= known
         if covered.all():
             break
