@@ -113,7 +113,7 @@ def rule_table(corpus: Corpus) -> pd.DataFrame:
 
     Columns: task; tiles that have a label by each rule, and by both; of the latter the mean label
     and the number of tiles above zero by each rule, and of tiles where the two differ. No lines
-    for a corpus without the paper's labels.
+    for tasks that a corpus does not carry, and none without the paper's labels.
     """
     lines = []
     for task in TASKS:
@@ -121,6 +121,8 @@ def rule_table(corpus: Corpus) -> pd.DataFrame:
             continue
         labels = corpus.tiles[[task, f"paper_{task}"]].astype(float)
         both = labels.dropna()
+        if not len(both):
+            continue
         ours, paper = both[task], both[f"paper_{task}"]
         lines.append(
             {
