@@ -1,17 +1,15 @@
 """Maps of a corpus: tiles filled with a colour over the ground they stand on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import contextily
 import geopandas
 import numpy as np
-import pandas as pd
 import rasterio
 import shapely
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
-from matplotlib.patches import Patch
 from rasterio.enums import Resampling
 from rasterio.transform import from_bounds
 from rasterio.vrt import WarpedVRT
@@ -127,15 +125,6 @@ def fill(
     )
     axes.add_collection(drawn)
     return drawn
-
-
-def legend(axes: Axes, colours: Mapping[str, str], counts: pd.Series | None = None) -> None:
-    """Name the colours beside the map, with how many tiles have each."""
-    marks = []
-    for name, colour in colours.items():
-        count = "" if counts is None else f" ({counts.get(name, 0):,})"
-        marks.append(Patch(color=colour, label=plain(name.replace("_", " ")) + count))
-    axes.legend(handles=marks, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
 
 
 def draw_ground(axes: Axes, corpus: Corpus, rows: np.ndarray, imagery: str = "") -> None:
