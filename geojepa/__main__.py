@@ -64,11 +64,11 @@ def inspect(
         labels: also write one line a tile to this CSV file.
     """
     from geojepa.data.corpus import Corpus
-    from geojepa.data.inspect import summary, summary_text, tag_uses, write_labels
+    from geojepa.data.inspect import summary, summary_text, write_labels
     from geojepa.model.tags import TagTable
 
     corpus = Corpus.open(corpora)
-    coverage = TagTable.load().coverage(corpus.vocabulary, tag_uses(corpus).tolist())
+    coverage = TagTable.load().coverage(corpus.vocabulary, corpus.tag_uses.tolist())
     found = summary(corpus) | {"tag_coverage": coverage}
     if json_:
         print(json.dumps(found, indent=1, ensure_ascii=False))

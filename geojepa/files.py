@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from geojepa.errors import GeoJEPAError
@@ -25,6 +25,7 @@ def whole(path: str | Path) -> Iterator[Path]:
     given, path = path, Path(path).absolute()
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     old = path.with_name(f"{path.name}.{os.getpid()}.old.part")
+    new_folders = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove(part)
@@ -38,6 +39,10 @@ def whole(path: str | Path) -> Iterator[Path]:
                 os.replace(old, path)
             _remove(old)
             _remove(part)
+            for folder in new_folders if not path.exists() else ():
+                # another may have put something there
+                with suppress(OSError):
+                    folder.rmdir()
     except OSError as error:
         raise GeoJEPAError(f"{given}: cannot be written ({error}); name another place") from error
 

@@ -1,9 +1,19 @@
 """Extracts made by hand: objects as Python literals, written by osmium."""
 
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import osmium
+import shapely
 from osmium.osm import mutable
+
+from geojepa.data.cutting import to_degrees
+from geojepa.data.extract import export_extract, read_objects
+from geojepa.data.relations import read_relations
+from geojepa.data.table import read_table
+from geojepa.data.vocabulary import Vocabulary
 
 
 def node(number: int, lon: float, lat: float, **tags: str) -> mutable.Node:
@@ -27,6 +37,49 @@ def write_osm(path: Path, objects: list) -> Path:
         for item in objects:
             writer.add(item)
     return path
+
+
+@dataclass
+class Whole:
+    """All features of a file, with their tags spelled out; parts in degrees."""
+
+    feature_id: list[str]
+    kind: np.ndarray
+    tags: list[dict[str, str]]
+    parts: np.ndarray
+    owner: np.ndarray
+    skipped: Counter[str]
+
+    def __len__(self) -> int:
+        return len(self.feature_id)
+
+
+def read_features(path: Path, folder: Path) -> Whole:
+    """Read a file by the jobs of `prepare`, through a scratch folder."""
+    vocabulary = Vocabulary()
+    if path.suffix == ".parquet":
+        found = [read_table(path, vocabulary)]
+    else:
+        blocks = export_extract(path, folder)
+        found = [read_objects(folder, start, stop, vocabulary) for start, stop in blocks]
+        found.append(read_relations(folder, vocabulary))
+    pairs = list(vocabulary.pairs)
+    rows = []
+    for features in found:
+        bounds = features.tags.cu.tolist()
+        for row in np.flatnonzero(features.is_entity).tolist():
+            tags = dict(pairs[i] for i in features.tags.tag[bounds[row] : bounds[row + 1]])
+            parts = shapely.transform(features.parts[features.owner == row], to_degrees)
+            rows.append((features.name[row].as_py(), features.kind[row], tags, parts))
+    rows.sort(key=lambda row: row[0])
+    return Whole(
+        [name for name, _, _, _ in rows],
+        np.array([kind for _, kind, _, _ in rows]),
+        [tags for _, _, tags, _ in rows],
+        np.concatenate([np.empty(0, object), *(parts for _, _, _, parts in rows)]),
+        np.repeat(np.arange(len(rows)), [len(parts) for _, _, _, parts in rows]),
+        sum((features.skipped for features in found), Counter()),
+    )
 
 
 def _keys(tags: dict[str, str]) -> dict[str, str]:

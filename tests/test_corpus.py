@@ -14,11 +14,11 @@ import rasterio
 import shapely
 from handmade import node, relation, way, write_osm
 
-from geojepa.data import prepare as module
 from geojepa.data.corpus import Corpus
 from geojepa.data.cutting import to_degrees
-from geojepa.data.labels import TASKS
+from geojepa.data.meaning import TASKS
 from geojepa.data.prepare import prepare
+from geojepa.data.writing import CorpusWriter
 from geojepa.errors import GeoJEPAError
 from geojepa.files import whole
 
@@ -205,7 +205,7 @@ def test_a_failing_write_leaves_the_old(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.datasets.Dataset, "save_to_disk", full)
+    monkeypatch.setattr(CorpusWriter, "finish", full)
     with pytest.raises(GeoJEPAError, match=r"c: cannot be written .*No space left"):
         prepare([write_osm(tmp_path / "b.osm.pbf", objects(seed=3))], out)
     assert Corpus.open(out).hash == before
@@ -214,13 +214,13 @@ def test_a_failing_write_leaves_the_old(tmp_path, monkeypatch):
 
 KILLED = """
 import os, signal, sys
-import datasets
 from geojepa.data.prepare import prepare
-save = datasets.Dataset.save_to_disk
-def die(self, path):
-    save(self, path)
+from geojepa.data.writing import CorpusWriter
+finish = CorpusWriter.finish
+def die(self):
+    finish(self)
     os.kill(os.getpid(), signal.SIGKILL)
-datasets.Dataset.save_to_disk = die
+CorpusWriter.finish = die
 prepare([sys.argv[1]], sys.argv[2])
 """
 
@@ -283,7 +283,7 @@ def test_a_cut_off_or_foreign_table_is_refused(tmp_path):
     out = prepare([path], out)
     info = json.loads((out / "corpus.json").read_text())
     (out / "corpus.json").write_text(json.dumps(info | {"schema": 99}))
-    with pytest.raises(GeoJEPAError, match="schema 99 is not 1; prepare it again"):
+    with pytest.raises(GeoJEPAError, match="schema 99 is not 2; prepare it again"):
         Corpus.open(out)
 
 

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geojepa.data.cutting import (
+    Pieces,
     cut_to_footprints,
     cut_to_grid,
+    grid_of_codes,
     grid_of_footprints,
-    tiles_of_points,
     to_degrees,
     to_units,
 )
@@ -40,7 +41,14 @@ def placed(shapes) -> np.ndarray:
 
 def cut(shapes, owner=None):
     parts = placed(shapes)
-    return cut_to_grid(parts, np.arange(len(parts)) if owner is None else np.array(owner))
+    return cut_parts(parts, np.arange(len(parts)) if owner is None else np.array(owner))
+
+
+def cut_parts(parts, owner):
+    """Pieces, with tiles as rows of the grid of all tiles that were met."""
+    pieces = cut_to_grid(parts, owner)
+    codes, tile = np.unique(pieces.tile, return_inverse=True)
+    return Pieces(pieces.feature, tile, pieces.geometry), grid_of_codes(codes)
 
 
 def by_tile(pieces, grid) -> dict[tuple[int, str], shapely.Geometry]:
@@ -106,7 +114,7 @@ def test_features_do_not_disturb_each_other_and_footprints_cut_as_the_grid_does(
 @few
 @given(st.floats(-179.999, 179.999), st.floats(-85, 85))
 def test_tile_and_frame_of_a_point_follow_the_formula_of_slippy_maps(lon, lat):
-    pieces, grid = cut_to_grid(
+    pieces, grid = cut_parts(
         shapely.points(to_units(np.array([[lon, lat]]))), np.zeros(1, dtype=int)
     )
     x = (lon + 180) / 360 * N
@@ -201,7 +209,7 @@ def test_an_ocean_is_cut_in_seconds_and_adds_up():
 
 
 def test_empty_input_gives_no_tile():
-    pieces, grid = cut_to_grid(np.empty(0, dtype=object), np.empty(0, dtype=int))
+    pieces, grid = cut_parts(np.empty(0, dtype=object), np.empty(0, dtype=int))
     assert len(pieces.tile) == len(grid.tile_id) == 0
 
 
@@ -226,7 +234,6 @@ def test_footprints_may_overlap_and_come_in_any_crs():
     for grid in (grid_of_footprints(frame), grid_of_footprints(frame.to_crs(2056))):
         pieces = cut_to_footprints(parts, np.zeros(1, int), grid)
         assert sorted(pieces.tile) == [0, 1]
-        assert sorted(tiles_of_points(parts, grid)[1]) == [0, 1]
 
 
 @pytest.mark.parametrize(

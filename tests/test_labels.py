@@ -9,7 +9,7 @@ from handmade import node, relation, way, write_osm
 
 from geojepa.data.corpus import Corpus
 from geojepa.data.cutting import to_degrees
-from geojepa.data.labels import CAR_CLASSES, TASKS, speed_kmh
+from geojepa.data.meaning import CAR_CLASSES, TASKS, speed_kmh
 from geojepa.data.prepare import prepare
 
 # tile 16_33000_30500 and its eastern neighbour, with room for a hand-made town

@@ -7,42 +7,19 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
-import datasets
 import geopandas
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import shapely
 
-from geojepa.data.imagery import SIZE
-from geojepa.data.labels import TASKS, hides_tag
-from geojepa.data.prepare import SCHEMA_VERSION
+from geojepa.data.labels import LABELS, hides_tag
+from geojepa.data.meaning import TASKS
+from geojepa.data.shards import Entities, Shard
 from geojepa.data.splits import usable
+from geojepa.data.writing import IMAGE_SIZE as SIZE
+from geojepa.data.writing import SCHEMA, SCHEMA_VERSION
 from geojepa.errors import GeoJEPAError
-
-
-@dataclass(frozen=True)
-class Ragged:
-    """Lists of values as one flat array and int64 offsets (rows + 1)."""
-
-    values: np.ndarray
-    offsets: np.ndarray
-
-    @classmethod
-    def of(cls, column: pa.ChunkedArray) -> "Ragged":
-        """From an Arrow list column; no copy where it is one chunk of numbers."""
-        lists = column.combine_chunks()
-        offsets = lists.offsets.to_numpy()
-        values = lists.values
-        if pa.types.is_large_binary(values.type) or pa.types.is_string(values.type):
-            return cls(values, offsets)
-        return cls(values.to_numpy(zero_copy_only=False), offsets)
-
-    def where(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Flat positions of the values of `rows`, in order, and their offsets (rows + 1)."""
-        start, count = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
-        cu = np.concatenate([[0], np.cumsum(count)])
-        return np.repeat(start - cu[:-1], count) + np.arange(cu[-1]), cu
 
 
 @dataclass
@@ -73,13 +50,18 @@ class TileData:
     @cached_property
     def geometry(self) -> np.ndarray:
         """(N,) shapely geometries in tile units, clipped to the tile."""
-        wkb = self.corpus.column("geometry").values.take(pa.array(self.entity))
+        wkb = self.corpus.values("geometry", self.entity)
         return shapely.from_wkb(wkb.to_numpy(zero_copy_only=False))
 
     @cached_property
     def feature_id(self) -> list[str]:
         """(N) ids such as "way/123"."""
-        return self.corpus.column("feature_id").values.take(pa.array(self.entity)).to_pylist()
+        return self.corpus.values("feature_id", self.entity).to_pylist()
+
+    @cached_property
+    def share(self) -> np.ndarray:
+        """(N,) float32, the share of each feature's area, length or points inside its tile."""
+        return self.corpus.values("share", self.entity).to_numpy()
 
     @cached_property
     def image(self) -> np.ndarray | None:
@@ -96,15 +78,25 @@ class TileData:
 class Corpus:
     """One prepared corpus, or several joined; see `Corpus.open`."""
 
-    def __init__(self, paths: list[Path], table: pa.Table, vocabulary: list, infos: list[dict]):
+    def __init__(self, paths: list[Path], shards: list[Shard], infos: list[dict]):
         self.paths = paths
-        self.table = table
-        self.vocabulary: list[tuple[str, str]] = vocabulary
         self.infos = infos
-        self._columns: dict[str, Ragged] = {}
-        images = table["image"]
-        self.has_image = ~np.asarray(images.is_null())
-        self._image_start = np.cumsum([0, *(len(chunk) for chunk in images.chunks)])
+        self._shards = shards
+        vocabulary: dict[tuple[str, str], int] = {}
+        # of each corpus, its tags as rows of the joint vocabulary
+        self._to_joint = [
+            np.array(
+                [vocabulary.setdefault((k, v), len(vocabulary)) for k, v in info["vocabulary"]],
+                dtype=np.int32,
+            )
+            for info in infos
+        ]
+        self.vocabulary = list(vocabulary)
+        self._corpus_of = np.repeat(np.arange(len(infos)), [info["shards"] for info in infos])
+        self._first_row = np.append(0, np.cumsum([len(shard.count) for shard in shards]))
+        self._first_entity = np.append(0, np.cumsum([shard.entities for shard in shards]))
+        self.table = pa.concat_tables([shard.table for shard in shards])
+        self.has_image = self.table["image"].is_valid().to_numpy()
 
     @classmethod
     def open(cls, paths: str | Path | Sequence[str | Path]) -> "Corpus":
@@ -116,32 +108,29 @@ class Corpus:
         folders = [Path(paths)] if isinstance(paths, str | Path) else [Path(p) for p in paths]
         if not folders:
             raise GeoJEPAError("no corpus given; name at least one folder made by geojepa prepare")
-        tables, infos = [], []
-        vocabulary: dict[tuple[str, str], int] = {}
+        shards, infos = [], []
         for folder in folders:
             if not (folder / "corpus.json").is_file():
                 raise GeoJEPAError(f"{folder}: not a corpus; make one with geojepa prepare")
             try:
                 info = json.loads((folder / "corpus.json").read_text())
                 schema = info["schema"]
-                table = datasets.load_from_disk(folder).data.table
+                state = json.loads((folder / "state.json").read_text())
+                files = [folder / file["filename"] for file in state["_data_files"]]
+                mine = [Shard(file) for file in files] if schema == SCHEMA_VERSION else []
             except (OSError, ValueError, KeyError) as error:
                 raise GeoJEPAError(f"{folder}: the corpus is damaged; prepare it again") from error
             if schema != SCHEMA_VERSION:
                 raise GeoJEPAError(
                     f"{folder}: schema {schema} is not {SCHEMA_VERSION}; prepare it again"
                 )
-            pairs = [tuple(pair) for pair in info["vocabulary"]]
-            to_joint = np.array(
-                [vocabulary.setdefault(p, len(vocabulary)) for p in pairs], dtype=np.int32
-            )
-            tables.append(_renumber(table, to_joint) if len(folders) > 1 else table)
-            infos.append(info)
+            shards += mine
+            infos.append(info | {"shards": len(mine)})
         places = [p["place"] for info in infos for p in info["places"]]
         twice = {p for p in places if places.count(p) > 1}
         if twice:
             raise GeoJEPAError(f"{', '.join(sorted(twice))}: in two of the corpora; name it once")
-        return cls(folders, pa.concat_tables(tables), list(vocabulary), infos)
+        return cls(folders, shards, infos)
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -169,9 +158,9 @@ class Corpus:
     @cached_property
     def tiles(self) -> geopandas.GeoDataFrame:
         """One row a tile: names, place, labels and footprint (EPSG:4326)."""
-        names = ["tile_id", "place", "group", "x", "y", "ground_m", *TASKS]
+        names = ["tile_id", "place", "group", "x", "y", "ground_m", *LABELS]
         frame = pd.DataFrame({n: self.table[n].to_numpy(zero_copy_only=False) for n in names})
-        frame["entities"] = np.diff(self.column("kind").offsets)
+        frame["entities"] = np.concatenate([shard.count for shard in self._shards])
         frame["image"] = self.has_image
         shapes = shapely.from_wkb(self.table["footprint"].to_numpy(zero_copy_only=False))
         return geopandas.GeoDataFrame(frame, geometry=shapes, crs=4326)
@@ -181,26 +170,40 @@ class Corpus:
         """Rows that training and benchmark take; see `splits.usable`."""
         return np.flatnonzero(usable(self.tiles))
 
-    def column(self, name: str) -> Ragged:
-        """A ragged column by name."""
-        if name not in self._columns:
-            self._columns[name] = Ragged.of(self.table[name])
-        return self._columns[name]
+    @property
+    def entities(self) -> int:
+        """Entities of all tiles."""
+        return int(self._first_entity[-1])
 
     @cached_property
-    def cu_tags(self) -> np.ndarray:
-        """(all entities + 1,) int64 offsets into the flat tag ids."""
-        return np.concatenate([[0], np.cumsum(self.column("tag_count").values, dtype=np.int64)])
+    def tag_uses(self) -> np.ndarray:
+        """(V,) how often each tag of the vocabulary occurs."""
+        uses = np.zeros(len(self.vocabulary), dtype=np.int64)
+        for shard, number in zip(self._shards, self._corpus_of.tolist(), strict=True):
+            joint = self._to_joint[number]
+            uses[joint] += shard.tag_uses(len(joint))
+        return uses
+
+    def values(self, name: str, entity: np.ndarray) -> pa.Array:
+        """Values (N,) of a ragged column for entities by their position in the corpus."""
+        shard = np.searchsorted(self._first_entity, entity, side="right") - 1
+        order = np.argsort(shard, kind="stable")
+        back = np.empty(len(order), dtype=np.int64)
+        back[order] = np.arange(len(order))
+        some = [pa.array([], SCHEMA.field(name).type.value_type)]
+        for number in np.unique(shard).tolist():
+            mine = entity[shard == number] - self._first_entity[number]
+            some.append(self._shards[number].values(name, mine))
+        return pa.concat_arrays(some).take(pa.array(back))
 
     def images(self, rows: np.ndarray) -> np.ndarray:
         """(T, 224, 224, 3) uint8 of `rows`, zeros where there is none."""
         images = np.zeros((len(rows), SIZE, SIZE, 3), dtype=np.uint8)
-        column = self.table["image"]
-        for i, row in enumerate(rows):
-            if self.has_image[row]:
-                chunk = int(np.searchsorted(self._image_start, row, side="right")) - 1
-                raw = column.chunk(chunk)[int(row - self._image_start[chunk])].as_buffer()
-                images[i] = np.frombuffer(raw, dtype=np.uint8).reshape(SIZE, SIZE, 3)
+        for i, row in enumerate(np.asarray(rows).tolist()):
+            number = int(np.searchsorted(self._first_row, row, side="right")) - 1
+            pixels = self._shards[number].image(row - self._first_row[number])
+            if pixels is not None:
+                images[i] = pixels.reshape(SIZE, SIZE, 3)
         return images
 
     def read(self, rows: Sequence[int] | np.ndarray, hide: str | None = None) -> TileData:
@@ -210,39 +213,43 @@ class Corpus:
         is left: boxes and geometries are each entity's own, and groups of hidden members go.
         """
         rows = np.asarray(rows, dtype=np.int64)
-        entity, cu_entities = self.column("kind").where(rows)
-        owner = np.repeat(np.arange(len(rows)), np.diff(cu_entities))
+        some = self._entities(rows)
         if hide is not None:
             bit = TASKS.index(hide)
-            shown = (self.column("evidence").values[entity] >> bit) & 1 == 0
-            entity, owner = entity[shown], owner[shown]
+            shown = np.flatnonzero((some.evidence >> bit) & 1 == 0)
+            owner = np.repeat(np.arange(len(rows)), np.diff(some.cu_entities))[shown]
             counts = np.bincount(owner, minlength=len(rows))
-            cu_entities = np.concatenate([[0], np.cumsum(counts)])
-        at, cu_tags = Ragged(self.column("tag_ids").values, self.cu_tags).where(entity)
-        tag_ids = self.column("tag_ids").values[at]
-        if hide is not None:
-            shown = ~self._hidden_tags(hide)[tag_ids]
-            kept = np.concatenate([[0], np.cumsum(shown)])
-            tag_ids, cu_tags = tag_ids[shown], kept[cu_tags]
+            some = some.take(shown, np.append(0, np.cumsum(counts)))
+            is_kept = ~self._hidden_tags(hide)[some.tag_ids]
+            some.tag_ids = some.tag_ids[is_kept]
+            some.cu_tags = np.append(0, np.cumsum(is_kept))[some.cu_tags]
         return TileData(
             rows=rows,
-            cu_entities=cu_entities.astype(np.int32),
-            kind=self.column("kind").values[entity],
-            box=self.column("box").values.reshape(-1, 8)[entity],
-            cu_tags=cu_tags,
-            tag_ids=tag_ids,
-            entity=entity,
+            cu_entities=some.cu_entities.astype(np.int32),
+            kind=some.kind,
+            box=some.box,
+            cu_tags=some.cu_tags,
+            tag_ids=some.tag_ids,
+            entity=some.entity,
             has_image=self.has_image[rows],
             corpus=self,
         )
 
+    def _entities(self, rows: np.ndarray) -> Entities:
+        shard = np.searchsorted(self._first_row, rows, side="right") - 1
+        order = np.argsort(shard, kind="stable")
+        found = []
+        for number in np.unique(shard).tolist():
+            some = self._shards[number].read(rows[shard == number] - self._first_row[number])
+            some.entity += self._first_entity[number]
+            if len(self.infos) > 1:
+                some.tag_ids = self._to_joint[self._corpus_of[number]][some.tag_ids]
+            found.append(some)
+        if len(found) == 1:
+            return found[0]
+        back = np.empty(len(order), dtype=np.int64)
+        back[order] = np.arange(len(order))
+        return Entities.join(found).take_tiles(back)
+
     def _hidden_tags(self, task: str) -> np.ndarray:
         return np.array([hides_tag(task, key, value) for key, value in self.vocabulary], dtype=bool)
-
-
-def _renumber(table: pa.Table, to_joint: np.ndarray) -> pa.Table:
-    """The table with its tag ids in the joint vocabulary's numbers."""
-    lists = table["tag_ids"].combine_chunks()
-    values = pa.array(to_joint[lists.values.to_numpy()])
-    column = pa.LargeListArray.from_arrays(lists.offsets, values)
-    return table.set_column(table.column_names.index("tag_ids"), "tag_ids", column)

@@ -5,23 +5,31 @@ tile, exact web mercator. A tile is named 16_x_y with y counted from the north.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import geopandas
 import numpy as np
+import pyarrow as pa
 import shapely
 
 from geojepa.errors import GeoJEPAError
 
+if TYPE_CHECKING:
+    import geopandas
+
 ZOOM = 16
 TILES = 2**ZOOM
 EQUATOR_M = 40075016.685578488
+# in tiles: a line that passes a corner of four tiles this closely goes through it
+_CORNER = 1e-10
 
 
 @dataclass
 class Pieces:
     """What of each feature lies in each tile.
 
-    `feature` and `tile` (P,) number the feature and the tile (a row of `Grid`); `geometry` (P,)
+    `feature` and `tile` (P,) number the feature and the tile: a row of the footprints, or the
+    number that `code_of_cells` gives a tile of the grid; `geometry` (P,)
     is in the tile's own frame, x east and y north in [0, 1].
     """
 
@@ -48,6 +56,51 @@ class Grid:
         return self.frame[:, 2] * EQUATOR_M / TILES * np.cos(latitude)
 
 
+def save_grid(grid: Grid, path: Path) -> None:
+    """Write a grid to an Arrow file, for `load_grid`."""
+    table = pa.table(
+        {
+            "tile_id": grid.tile_id,
+            "x": grid.xy[:, 0],
+            "y": grid.xy[:, 1],
+            **{name: grid.frame[:, i] for i, name in enumerate(("u", "v", "side"))},
+            "footprint": shapely.to_wkb(grid.footprint),
+            "group": grid.group,
+            "image": grid.image,
+        }
+    )
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+
+
+def load_grid(path: Path) -> Grid | None:
+    """The grid that `save_grid` wrote; None where there is no file."""
+    if not path.exists():
+        return None
+    with pa.OSFile(str(path)) as file:
+        table = pa.ipc.open_file(file).read_all().to_pydict()
+    return Grid(
+        table["tile_id"],
+        np.stack([table["x"], table["y"]], axis=1),
+        np.stack([table["u"], table["v"], table["side"]], axis=1),
+        shapely.from_wkb(table["footprint"]),
+        table["group"],
+        table["image"],
+    )
+
+
+def take_tiles(grid: Grid, rows: np.ndarray) -> Grid:
+    """Some tiles of a grid, in the order of `rows`."""
+    return Grid(
+        [grid.tile_id[i] for i in rows],
+        grid.xy[rows],
+        grid.frame[rows],
+        grid.footprint[rows],
+        [grid.group[i] for i in rows],
+        [grid.image[i] for i in rows],
+    )
+
+
 def to_units(lonlat: np.ndarray) -> np.ndarray:
     """(n, 2) degrees to tile units, u east and v north."""
     lon, lat = lonlat[:, 0], np.clip(lonlat[:, 1], -85.0511287798066, 85.0511287798066)
@@ -62,23 +115,37 @@ def to_degrees(units: np.ndarray) -> np.ndarray:
     return np.stack([units[:, 0] * 360.0 / TILES - 180.0, lat], axis=1)
 
 
-def cut_to_grid(parts: np.ndarray, owner: np.ndarray) -> tuple[Pieces, Grid]:
-    """Cut parts (in tile units) to every zoom-16 tile that they meet."""
-    pieces, owner, u, v = _quarter(parts, owner)
-    xy, tile = np.unique(np.stack([u, TILES - 1 - v], axis=1), axis=0, return_inverse=True)
+def cut_to_grid(parts: np.ndarray, owner: np.ndarray) -> Pieces:
+    """Cut parts (in tile units) to every zoom-16 tile that they meet; see `code_of_cells`."""
+    low, high = _span(shapely.bounds(parts))
+    is_whole = (low == high).all(axis=1)
+    is_line = ~is_whole & (shapely.get_dimensions(parts) == 1)
+    is_area = ~is_whole & ~is_line
+    found = [
+        (parts[is_whole], owner[is_whole], low[is_whole]),
+        _split_lines(parts[is_line], owner[is_line]),
+        _quarter(parts[is_area], owner[is_area], low[is_area], high[is_area]),
+    ]
+    pieces, owner, cell = (np.concatenate(column) for column in zip(*found, strict=True))
+    frame = np.column_stack([cell, np.ones(len(cell))])
+    return _local(pieces, owner, code_of_cells(cell), frame)
+
+
+def code_of_cells(cell: np.ndarray) -> np.ndarray:
+    """(n,) numbers of tiles given by u and v (n, 2), in the order of x, then y."""
+    return cell[:, 0] * TILES + (TILES - 1 - cell[:, 1])
+
+
+def grid_of_codes(code: np.ndarray) -> Grid:
+    """The tiles of some numbers, in their order."""
+    xy = np.stack(np.divmod(code, TILES), axis=1)
     frame = np.stack([xy[:, 0], TILES - 1 - xy[:, 1], np.ones(len(xy))], axis=1).astype(float)
-    grid = Grid(
-        [f"{ZOOM}_{x}_{y}" for x, y in xy],
-        xy,
-        frame,
-        shapely.transform(_squares(frame[:, :2]), to_degrees),
-        [""] * len(xy),
-        [""] * len(xy),
-    )
-    return _local(pieces, owner, tile.reshape(-1), frame), grid
+    blank = [""] * len(xy)
+    footprint = shapely.transform(_squares(frame[:, :2]), to_degrees)
+    return Grid([f"{ZOOM}_{x}_{y}" for x, y in xy], xy, frame, footprint, blank, blank)
 
 
-def grid_of_footprints(footprints: geopandas.GeoDataFrame) -> Grid:
+def grid_of_footprints(footprints: "geopandas.GeoDataFrame") -> Grid:
     """Tiles from a table of polygons; `tile_id`, `group` and `image` are used where present.
 
     The frame of a footprint is its bounding square in web mercator.
@@ -116,30 +183,64 @@ def cut_to_footprints(parts: np.ndarray, owner: np.ndarray, grid: Grid) -> Piece
     is_cut = ~shapely.covers(shapes[tile], pieces)
     pieces[is_cut] = shapely.intersection(pieces[is_cut], shapes[tile[is_cut]])
     pieces, index = _same_dimension(pieces, shapely.get_dimensions(parts[part]))
-    return _local(pieces, owner[part[index]], tile[index], grid.frame)
+    tile = tile[index]
+    return _local(pieces, owner[part[index]], tile, grid.frame[tile])
 
 
-def tiles_of_points(points: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """Which point (in tile units) lies in which tile: rows of both, a pair for each hit."""
-    if (grid.xy[:, 0] >= 0).all():
-        at = {(x, y): i for i, (x, y) in enumerate(grid.xy.tolist())}
-        cells = np.floor(shapely.get_coordinates(points)).astype(int)
-        tile = np.array([at.get((u, TILES - 1 - v), -1) for u, v in cells.tolist()], dtype=int)
-        return np.flatnonzero(tile >= 0), tile[tile >= 0]
-    shapes = shapely.transform(grid.footprint, to_units)
-    point, tile = shapely.STRtree(points).query(shapes, predicate="intersects")[::-1]
-    return point, tile
+def _split_lines(lines: np.ndarray, owner: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lines split where they cross from tile to tile: pieces, their owner and cell (P, 2).
+
+    What runs along a border belongs to the tile east or north of it, as a point on it does.
+    """
+    coords, line = shapely.get_coordinates(lines, return_index=True)
+    if not len(coords):
+        return lines, owner, np.empty((0, 2), dtype=int)
+    start = np.flatnonzero(line[1:] == line[:-1])
+    a, step = coords[start], coords[start + 1] - coords[start]
+    all_points, segment, along = [coords], [np.arange(len(coords))], [np.zeros(len(coords))]
+    for axis in (0, 1):
+        ends = np.sort(np.stack([coords[start, axis], coords[start + 1, axis]]), axis=0)
+        first = np.floor(ends[0]) + 1
+        count = np.maximum(np.ceil(ends[1]) - first, 0).astype(int)
+        row = np.repeat(np.arange(len(start)), count)
+        border = first[row] + np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        share = (border - a[row, axis]) / step[row, axis]
+        crossing = a[row] + share[:, None] * step[row]
+        # through a corner of four tiles, not past it by a rounding
+        corner = np.rint(crossing)
+        crossing = np.where(np.abs(crossing - corner) < _CORNER, corner, crossing)
+        crossing[:, axis] = border
+        all_points.append(crossing)
+        segment.append(start[row])
+        along.append(share)
+    order = np.lexsort((np.concatenate(along), np.concatenate(segment)))
+    points, line = np.concatenate(all_points)[order], line[np.concatenate(segment)[order]]
+    is_new = np.ones(len(points), dtype=bool)
+    is_new[1:] = (line[1:] != line[:-1]) | (points[1:] != points[:-1]).any(axis=1)
+    points, line = points[is_new], line[is_new]
+    step_of = np.flatnonzero(line[1:] == line[:-1])
+    middle = (points[step_of] + points[step_of + 1]) / 2
+    cell = np.clip(np.floor(middle), 0, TILES - 1).astype(int)
+    begins = np.ones(len(step_of), dtype=bool)
+    begins[1:] = (line[step_of[1:]] != line[step_of[:-1]]) | (cell[1:] != cell[:-1]).any(axis=1)
+    piece = np.cumsum(begins) - 1
+    # a piece is the first point of each of its steps, and the last point of the last
+    is_last = np.append(begins[1:], True)
+    at = np.concatenate([step_of, step_of[is_last] + 1])
+    index = np.concatenate([piece, piece[is_last]])
+    order = np.lexsort((at, index))
+    pieces = shapely.linestrings(points[at[order]], indices=index[order])
+    return pieces, owner[line[step_of[begins]]], cell[begins]
 
 
 def _quarter(
-    parts: np.ndarray, owner: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Halve what spans several tiles, along the longer side, until each piece lies in one.
+    parts: np.ndarray, owner: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Halve areas that span several tiles, along the longer side, until each piece lies in one.
 
     Cost grows with the logarithm of an entity's extent and not with tiles times vertices; what
     covers all of its tiles, such as the inside of an ocean, is not cut at all.
     """
-    low, high = _span(shapely.bounds(parts))
     done = []
     while len(parts):
         whole = (low == high).all(axis=1)
@@ -172,14 +273,9 @@ def _quarter(
             )
         parts, owner, low, high = (np.concatenate([a, b]) for a, b in zip(*halves, strict=True))
     if not done:
-        return parts, owner, np.empty(0, int), np.empty(0, int)
-    cell = np.concatenate([d[2] for d in done])
-    return (
-        np.concatenate([d[0] for d in done]),
-        np.concatenate([d[1] for d in done]),
-        cell[:, 0],
-        cell[:, 1],
-    )
+        return parts, owner, low
+    pieces, owners, cells = (np.concatenate(column) for column in zip(*done, strict=True))
+    return pieces, owners, cells
 
 
 def _cells(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -213,11 +309,12 @@ def _same_dimension(pieces: np.ndarray, dimension: np.ndarray) -> tuple[np.ndarr
 
 
 def _local(pieces: np.ndarray, owner: np.ndarray, tile: np.ndarray, frame: np.ndarray) -> Pieces:
-    """Move pieces to their tile's frame and join those of one feature in one tile."""
+    """Move pieces to their tile's `frame` (P, 3) and join those of one feature in one tile."""
     order = np.lexsort((owner, tile))
     pieces, owner, tile = pieces[order], owner[order], tile[order]
     coords, index = shapely.get_coordinates(pieces, return_index=True)
-    local = (coords - frame[tile[index], :2]) / frame[tile[index], 2:]
+    frame = frame[order][index]
+    local = (coords - frame[:, :2]) / frame[:, 2:]
     pieces = shapely.set_coordinates(pieces.copy(), local)
     first = np.ones(len(pieces), dtype=bool)
     first[1:] = (owner[1:] != owner[:-1]) | (tile[1:] != tile[:-1])

@@ -1,55 +1,51 @@
-"""Read an OpenStreetMap extract into whole features.
+"""Read an OpenStreetMap extract into whole features, in blocks that any process can take.
+
+`export_extract` goes over the file once in C++ and leaves text beside it: what is tagged, and apart
+from it the members of relations. Blocks of the first are features that stand for themselves; the
+second is read with the relations at once, for a relation is made of its members, and a member may
+vanish with its relation.
 
 No area assembly is needed, which stops at unsorted files: a closed way is made an area by OSM's
 own rules (`geojepa.data.keys.is_area`), and a multipolygon relation is built from the linework of
 its member ways (`shapely.build_area`, even-odd, so wrong roles do no harm).
 """
 
-import tempfile
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import osmium
+import pyarrow as pa
 import shapely
 from osmium import osm
-from tqdm import tqdm
 
+from geojepa.data import opl
+from geojepa.data.cutting import to_units
 from geojepa.data.features import (
-    AREA_RELATIONS,
+    FLAT,
     GROUP,
     LINE,
     POINT,
     POLYGON,
     Features,
+    is_area,
     is_entity,
+    is_wanted,
+    keys_of,
+    names_of,
+    polygons,
 )
-from geojepa.data.keys import clean, is_area
+from geojepa.data.vocabulary import Tagging, Vocabulary, take_rows
 from geojepa.errors import GeoJEPAError
 
-ELEMENTS = {"n": "node", "w": "way", "r": "relation"}
-_MISSING = "ways with missing nodes or a single place"
+NODE, WAY, RELATION = range(3)
+BLOCK_BYTES = 6 << 20
+MISSING_NODES = "ways with missing nodes or a single place"
 
 
-class _Node(NamedTuple):
-    tags: dict[str, str]
-    place: tuple[float, float]
-
-
-class _Way(NamedTuple):
-    tags: dict[str, str]
-    wkb: str
-    is_closed: bool
-
-
-class _Relation(NamedTuple):
-    tags: dict[str, str]
-    members: list[tuple[str, int]]
-
-
-def read_extract(path: Path) -> Features:
-    """Features of an extract in any order; broken objects are skipped and counted.
+def export_extract(path: Path, folder: Path) -> list[tuple[int, int]]:
+    """Write an extract as OPL into `folder`, sorted; returns the blocks of its tagged objects.
 
     Raises:
         GeoJEPAError: if the file is a history of many versions.
@@ -60,16 +56,67 @@ def read_extract(path: Path) -> Features:
             raise GeoJEPAError(
                 f"{path}: holds the history of each object; cut one date with osmium time-filter"
             )
-    features = _read(path)
-    if features.skipped[_MISSING] and _has_nodes_after_ways(path):
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder) / "sorted.osm.pbf"
-            merge = osmium.MergeInputReader()
-            merge.add_file(str(path))
-            with osmium.SimpleWriter(str(copy)) as writer:
-                merge.apply(writer)
-            features = _read(copy)
-    return features
+    if not _export(path, folder):
+        copy = folder / "sorted.osm.pbf"
+        merge = osmium.MergeInputReader()
+        merge.add_file(str(path))
+        with osmium.SimpleWriter(str(copy)) as writer:
+            merge.apply(writer)
+        _export(copy, folder)
+        copy.unlink()
+    return list(opl.blocks(folder / "objects.opl", BLOCK_BYTES))
+
+
+def _export(path: Path, folder: Path) -> bool:
+    """Write the OPL files of an extract; False if it is not sorted, so that they are of no use."""
+    for file in folder.glob("*.opl"):
+        file.unlink()
+    opl.write_opl(path, folder / "relations.opl", osm.RELATION)
+    nodes, ways = _wanted_members(folder / "relations.opl")
+    index = osmium.index.create_map("flex_mem")
+    locations = osmium.NodeLocationsForWays(index)
+    locations.ignore_errors()
+    tagged = osmium.filter.EmptyTagFilter()
+    tagged.enable_for(osm.NODE)
+    opl.write_opl(path, folder / "objects.opl", osm.NODE | osm.WAY, locations, tagged)
+    lacks_nodes, seen = False, set()
+    before = (0, -(1 << 62))
+    with (
+        open(folder / "objects.opl", "rb") as objects,
+        open(folder / "members.opl", "wb") as members,
+    ):
+        for line in objects:
+            here = int(line[:1] == b"w"), int(line[1 : line.index(b" ")])
+            if here <= before:
+                return False
+            before = here
+            if here[1] in (ways if here[0] else nodes):
+                members.write(line)
+                seen.add(here)
+            lacks_nodes = lacks_nodes or (here[0] == WAY and b"xy" in line)
+    # untagged nodes are not among the objects: if they come last, no way has found its places
+    if lacks_nodes and _has_nodes_after_ways(path):
+        return False
+    np.savez(
+        folder / "members.npz",
+        node=np.array(sorted(nodes), dtype=np.int64),
+        way=np.array(sorted(ways), dtype=np.int64),
+        untagged=_locations([ref for ref in sorted(nodes) if (NODE, ref) not in seen], index),
+    )
+    return True
+
+
+def _locations(nodes: list[int], index: "osmium.index.LocationTable") -> np.ndarray:
+    """(m, 3) float64 id, lon, lat of those nodes that the index knows."""
+    found = []
+    for ref in nodes:
+        try:
+            place = index.get(ref)
+        except KeyError:
+            continue
+        if place.valid():
+            found.append((ref, place.lon, place.lat))
+    return np.array(found, dtype=np.float64).reshape(-1, 3)
 
 
 def _has_nodes_after_ways(path: Path) -> bool:
@@ -81,117 +128,153 @@ def _has_nodes_after_ways(path: Path) -> bool:
     return False
 
 
-def _read(path: Path) -> Features:
-    skipped: Counter[str] = Counter()
-    relations = _relations(path)
-    wanted: dict[str, set[int]] = {"n": set(), "w": set(), "r": set()}
-    for relation in relations.values():
-        for kind, ref in relation.members:
-            wanted[kind].add(ref)
-    processor = osmium.FileProcessor(str(path), osm.NODE | osm.WAY).with_locations()
-    if not wanted["n"]:
-        untagged = osmium.filter.EmptyTagFilter()
-        untagged.enable_for(osm.NODE)
-        processor.with_filter(untagged)
-    to_wkb = osmium.geom.WKBFactory().create_linestring
-    nodes: dict[int, _Node] = {}
-    ways: dict[int, _Way] = {}
-    for item in tqdm(processor, desc=path.name, unit=" objects", unit_scale=True, disable=None):
-        is_wanted = item.id in wanted["n" if item.is_node() else "w"]
-        if not item.tags and not is_wanted:
-            continue
-        if item.deleted:
-            skipped["objects deleted"] += 1
-            continue
-        tags = clean({tag.k: tag.v for tag in item.tags})
-        if item.is_node():
-            if not item.location.valid():
-                skipped["nodes without a location"] += 1
-            elif tags or is_wanted:
-                nodes[item.id] = _Node(tags, (item.lon, item.lat))
-        elif is_entity(tags, LINE) or is_wanted:
-            try:
-                is_closed = item.is_closed() and len(item.nodes) > 3
-                ways[item.id] = _Way(tags, to_wkb(item), is_closed)
-            except (osmium.InvalidLocationError, RuntimeError):
-                skipped[_MISSING] += 1
-    return _assemble(
-        dict(sorted(nodes.items())),
-        dict(sorted(ways.items())),
-        dict(sorted(relations.items())),
-        skipped,
+def _wanted_members(path: Path) -> tuple[set[int], set[int]]:
+    """Ids of the nodes and of the ways that relations want."""
+    table = opl.read_block(path).get(b"r")
+    wanted: tuple[set[int], set[int], set[int]] = set(), set(), set()
+    if table is not None:
+        tags = opl.tags_of(table, Vocabulary())
+        shown = is_entity(tags, np.full(len(tags), GROUP, np.uint8))
+        for members in opl.members_of(table.filter(pa.array(shown))):
+            for element, ref in members:
+                wanted[element].add(ref)
+    return wanted[NODE], wanted[WAY]
+
+
+@dataclass
+class Elements:
+    """Nodes or ways: ids, what their tags say, kinds, and flat coordinates with offsets."""
+
+    element: int
+    ids: np.ndarray
+    tags: Tagging
+    kind: np.ndarray
+    coords: np.ndarray
+    cu: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "Elements":
+        at, cu = take_rows(self.cu, rows)
+        return Elements(
+            self.element, self.ids[rows], self.tags.take(rows), self.kind[rows],
+            self.coords[at], cu,
+        )  # fmt: skip
+
+    def shapes(self, skipped: Counter[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Primitive geometries and the row of each, ascending."""
+        if self.element == NODE:
+            return shapely.points(self.coords), np.arange(len(self.ids))
+        line = np.repeat(np.arange(len(self.ids)), np.diff(self.cu))
+        parts, owner = [], []
+        for kind in (LINE, POLYGON):
+            rows = np.flatnonzero(self.kind == kind)
+            if len(rows):
+                mine = self.kind[line] == kind
+                index = np.searchsorted(rows, line[mine])
+                if kind == LINE:
+                    found = shapely.linestrings(self.coords[mine], indices=index), rows
+                else:
+                    shapes, of = polygons(self.coords[mine], index, skipped)
+                    found = shapes, rows[of]
+                parts.append(found[0])
+                owner.append(found[1])
+        if not parts:
+            return np.empty(0, dtype=object), np.empty(0, dtype=np.int64)
+        order = np.argsort(np.concatenate(owner), kind="stable")
+        return np.concatenate(parts)[order], np.concatenate(owner)[order]
+
+    def lines(self) -> np.ndarray:
+        """(n,) lines of ways."""
+        line = np.repeat(np.arange(len(self.ids)), np.diff(self.cu))
+        return shapely.linestrings(self.coords, indices=line) if len(line) else np.empty(0, object)
+
+
+def read_nodes(table: pa.Table, vocabulary: Vocabulary, skipped: Counter[str]) -> Elements:
+    coords = opl.places_of(table)
+    found = Elements(
+        NODE,
+        opl.ids_of(table),
+        opl.tags_of(table, vocabulary),
+        np.full(table.num_rows, POINT, dtype=np.uint8),
+        coords,
+        np.arange(table.num_rows + 1),
     )
-
-
-def _relations(path: Path) -> dict[int, _Relation]:
-    found = {}
-    for item in osmium.FileProcessor(str(path), osm.RELATION):
-        tags = clean({tag.k: tag.v for tag in item.tags})
-        if isinstance(item, osm.Relation) and not item.deleted and is_entity(tags, GROUP):
-            members = dict.fromkeys((m.type, m.ref) for m in item.members)
-            found[item.id] = _Relation(tags, list(members))
+    is_placed = np.isfinite(coords).all(axis=1)
+    skipped["nodes without a location"] += int((~is_placed).sum())
+    found = found.take(np.flatnonzero(is_placed))
+    found.coords = to_units(found.coords)
     return found
 
 
-def _assemble(
-    nodes: dict[int, _Node],
-    ways: dict[int, _Way],
-    relations: dict[int, _Relation],
-    skipped: Counter[str],
-) -> Features:
-    """Put geometries together; untagged members serve relations and are then dropped."""
-    node_points = shapely.points(np.array([n.place for n in nodes.values()]).reshape(-1, 2))
-    way_lines = shapely.from_wkb(np.array([w.wkb for w in ways.values()], dtype=object))
-    is_polygon = np.array([w.is_closed and is_area(w.tags) for w in ways.values()], dtype=bool)
-    way_shapes = way_lines.copy()
-    way_shapes[is_polygon] = _polygons(way_lines[is_polygon])
-    at = {"n": {key: i for i, key in enumerate(nodes)}, "w": {key: i for i, key in enumerate(ways)}}
-
-    features = Features([], np.empty(0), [], np.empty(0), np.empty(0), skipped=skipped)
-    kinds: list[int] = []
-    parts: list[np.ndarray] = [np.empty(0, dtype=object)]
-
-    def add(name: str, kind: int, tags: dict[str, str], shapes: np.ndarray) -> None:
-        features.feature_id.append(name)
-        features.tags.append(tags)
-        kinds.append(kind)
-        parts.append(shapes)
-
-    for i, (key, node) in enumerate(nodes.items()):
-        if is_entity(node.tags, POINT):
-            add(f"node/{key}", POINT, node.tags, node_points[i : i + 1])
-    for i, (key, way) in enumerate(ways.items()):
-        if is_entity(way.tags, LINE):
-            kind = POLYGON if is_polygon[i] else LINE
-            add(f"way/{key}", kind, way.tags, way_shapes[i : i + 1])
-    for key, relation in relations.items():
-        lines, points = (
-            [at[kind][ref] for k, ref in relation.members if k == kind and ref in at[kind]]
-            for kind in "wn"
-        )
-        missing = Counter(k for k, ref in relation.members if ref not in at.get(k, relations))
-        skipped["relation members outside the extract"] += missing.total()
-        if relation.tags.get("type") not in AREA_RELATIONS:
-            kind, shapes = GROUP, np.concatenate([node_points[points], way_shapes[lines]])
-        elif missing["w"]:
-            # without one of its rings, what is a hole and what an area cannot be told
-            kind, shapes = POLYGON, np.empty(0, dtype=object)
-        else:
-            area = shapely.build_area(shapely.multilinestrings(way_lines[lines]))
-            kind, shapes = POLYGON, shapely.get_parts(area)
-        if len(shapes) == 0:
-            skipped["relations without a complete geometry"] += 1
-            continue
-        names = [f"{ELEMENTS[k]}/{ref}" for k, ref in relation.members]
-        features.members[len(features)] = names
-        add(f"relation/{key}", kind, relation.tags, shapes)
-    features.kind = np.array(kinds, dtype=np.uint8)
-    features.parts = np.concatenate(parts)
-    features.owner = np.repeat(np.arange(len(kinds)), [len(shapes) for shapes in parts[1:]])
-    return features
+def read_ways(
+    table: pa.Table, vocabulary: Vocabulary, skipped: Counter[str], every: bool
+) -> Elements:
+    """Ways with all their nodes; of `every` way, or of those that tags make wanted."""
+    tags = opl.tags_of(table, vocabulary)
+    kind = np.full(table.num_rows, LINE, dtype=np.uint8)
+    rows = np.arange(table.num_rows) if every else np.flatnonzero(is_wanted(tags, kind))
+    table, tags, kind = table.take(pa.array(rows)), tags.take(rows), kind[rows]
+    refs, degrees, cu = opl.lines_of(table)
+    line = np.repeat(np.arange(len(cu) - 1), np.diff(cu))
+    count = np.diff(cu)
+    is_missing = np.bincount(line, ~np.isfinite(degrees).all(axis=1), minlength=len(count)) > 0
+    is_closed = np.zeros(len(count), dtype=bool)
+    has_nodes = count > 3
+    is_closed[has_nodes] = refs[cu[:-1][has_nodes]] == refs[cu[1:][has_nodes] - 1]
+    # a node that repeats the place before it adds nothing
+    is_new = np.ones(len(line), dtype=bool)
+    is_new[1:] = (line[1:] != line[:-1]) | (degrees[1:] != degrees[:-1]).any(axis=1)
+    coords, line = degrees[is_new], line[is_new]
+    count = np.bincount(line, minlength=len(count))
+    kind[is_closed & is_area(tags)] = POLYGON
+    is_bad = is_missing | (count < 2)
+    skipped[MISSING_NODES] += int((is_bad & (every | is_entity(tags, kind))).sum())
+    is_flat = ~is_bad & (kind == POLYGON) & (count < 4)
+    skipped[FLAT] += int(is_flat.sum())
+    is_bad |= is_flat
+    cu = np.concatenate([[0], np.cumsum(count)])
+    found = Elements(WAY, opl.ids_of(table), tags, kind, coords, cu).take(np.flatnonzero(~is_bad))
+    found.coords = to_units(found.coords)
+    return found
 
 
-def _polygons(lines: np.ndarray) -> np.ndarray:
-    """Polygons (n,) from closed lines (n,)."""
-    coords, index = shapely.get_coordinates(lines, return_index=True)
-    return shapely.polygons(shapely.linearrings(coords, indices=index)) if len(lines) else lines
+def present(table: pa.Table, skipped: Counter[str]) -> pa.Table:
+    """The objects that are not deleted."""
+    is_deleted = np.asarray(table["visible"].to_numpy() == "dD")
+    skipped["objects deleted"] += int(is_deleted.sum())
+    return table.filter(pa.array(~is_deleted)) if is_deleted.any() else table
+
+
+def read_objects(folder: Path, start: int, stop: int, vocabulary: Vocabulary) -> Features:
+    """Features of a block that are no members of a relation."""
+    skipped: Counter[str] = Counter()
+    found = []
+    with np.load(folder / "members.npz") as members:
+        for letter, table in opl.read_block(folder / "objects.opl", start, stop).items():
+            name = "node" if letter == b"n" else "way"
+            is_free = ~np.isin(opl.ids_of(table), members[name])
+            table = present(table.filter(pa.array(is_free)), skipped)
+            if not table.num_rows:
+                continue
+            if name == "node":
+                found.append(read_nodes(table, vocabulary, skipped))
+            else:
+                found.append(read_ways(table, vocabulary, skipped, every=False))
+    return features_of(found, skipped)
+
+
+def features_of(elements: list[Elements], skipped: Counter[str]) -> Features:
+    """Those of some elements that are wanted, as features."""
+    taken = [e.take(np.flatnonzero(is_wanted(e.tags, e.kind))) for e in elements]
+    shapes = [e.shapes(skipped) for e in taken]
+    base = np.cumsum([0, *(len(e.ids) for e in taken)])
+    return Features.of(
+        np.concatenate([np.empty(0, np.int64), *(keys_of(e.element, e.ids) for e in taken)]),
+        pa.concat_arrays([pa.array([], pa.string()), *(names_of(e.element, e.ids) for e in taken)]),
+        np.concatenate([np.empty(0, np.uint8), *(e.kind for e in taken)]),
+        Tagging.join([e.tags for e in taken]),
+        np.concatenate([np.empty(0, object), *(parts for parts, _ in shapes)]),
+        np.concatenate(
+            [np.empty(0, np.int64), *(o + b for (_, o), b in zip(shapes, base, strict=False))]
+        ),
+        skipped,
+    )

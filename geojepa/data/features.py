@@ -1,70 +1,158 @@
-"""Whole features of a place, as every reader gives them."""
+"""Whole features of a place, as every reader gives them, some thousands at a time."""
 
 from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import shapely
 
-from geojepa.data.keys import MAIN_KEYS
+from geojepa.data.meaning import PAPER, Says
+from geojepa.data.vocabulary import Tagging
 
 POINT, LINE, POLYGON, GROUP = range(4)
 KINDS = ("point", "line", "polygon", "group")
-AREA_RELATIONS = ("multipolygon", "boundary")
+# what is skipped: an area that encloses nothing
+FLAT = "shapes without an extent"
+ELEMENTS = ("node", "way", "relation")
+# an element and its id in one number, in the order of ELEMENTS
+_ELEMENT_STEP = 1 << 60
 
 
 @dataclass
 class Features:
-    """Tagged features of one place, in EPSG:4326, in an order that their ids alone decide.
+    """n features, in an order that their ids alone decide.
 
-    `owner` numbers the feature that each primitive part (point, line or polygon) belongs to;
-    `members` maps a relation's row to the ids of its members; `is_table` is true of a source
-    that may not carry every key.
+    Attributes:
+        key: (n,) int64, element and id of OSM features; zeros for a table.
+        name: (n,) strings, such as "way/12".
+        kind: (n,) uint8, POINT, LINE, POLYGON or GROUP.
+        tags: what their tags say.
+        parts: primitive geometries, in tile units; owner: the feature of each, ascending.
+        evidence: (n,) uint8, masked views from which a feature vanishes for another's sake.
+        repeated: (n,) bool, buildings that a multipolygon counts already.
+        skipped: what was left out, and how often.
     """
 
-    feature_id: list[str]
+    key: np.ndarray
+    name: pa.Array
     kind: np.ndarray
-    tags: list[dict[str, str]]
+    tags: Tagging
     parts: np.ndarray
     owner: np.ndarray
-    members: dict[int, list[str]] = field(default_factory=dict)
+    evidence: np.ndarray
+    repeated: np.ndarray
     skipped: Counter[str] = field(default_factory=Counter)
-    is_table: bool = False
 
     def __len__(self) -> int:
-        return len(self.feature_id)
+        return len(self.kind)
+
+    @classmethod
+    def of(
+        cls,
+        key: np.ndarray,
+        name: pa.Array,
+        kind: np.ndarray,
+        tags: Tagging,
+        parts: np.ndarray,
+        owner: np.ndarray,
+        skipped: Counter[str],
+    ) -> "Features":
+        """Features that stand for themselves alone."""
+        none = np.zeros(len(kind), dtype=np.uint8)
+        return cls(key, name, kind, tags, parts, owner, none, none.astype(bool), skipped)
+
+    @property
+    def is_entity(self) -> np.ndarray:
+        """(n,) bool; the others serve rule `paper` alone, which knows no boundaries."""
+        return is_entity(self.tags, self.kind)
+
+    def take(self, rows: np.ndarray) -> "Features":
+        """Some of the features, in ascending order."""
+        number = np.full(len(self), -1)
+        number[rows] = np.arange(len(rows))
+        kept = number[self.owner] >= 0
+        return Features(
+            self.key[rows],
+            self.name.take(pa.array(rows)),
+            self.kind[rows],
+            self.tags.take(rows),
+            self.parts[kept],
+            number[self.owner[kept]],
+            self.evidence[rows],
+            self.repeated[rows],
+            self.skipped,
+        )
 
 
-def is_entity(tags: dict[str, str], kind: int) -> bool:
-    """Whether cleaned tags make an entity of this kind.
+def keys_of(element: int | np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """(n,) keys of OSM objects; `element` is a row of ELEMENTS."""
+    return ids + np.int64(element) * _ELEMENT_STEP
+
+
+def names_of(element: int, ids: np.ndarray) -> pa.Array:
+    """(n,) names such as "way/12"."""
+    prefix = pa.scalar(ELEMENTS[element])
+    return pc.binary_join_element_wise(prefix, pa.array(ids).cast(pa.string()), "/")
+
+
+def is_entity(tags: Tagging, kind: np.ndarray) -> np.ndarray:
+    """(n,) whether cleaned tags make an entity of this kind.
 
     A boundary that is not a point is none unless another key describes it as well
     (METHOD.md, section 2); of a relation, `type` alone says only how it is built.
     """
-    if kind == POINT:
-        return bool(tags)
-    is_boundary = "boundary" in tags or tags.get("type") == "boundary"
-    if is_boundary and MAIN_KEYS.isdisjoint(tags.keys() - {"place"}):
-        return False
-    if kind == GROUP and tags.keys() == {"type"}:
-        return tags["type"] not in AREA_RELATIONS
-    return bool(tags)
+    count = np.diff(tags.cu)
+    boundary = tags.say(Says.BOUNDARY) & ~tags.say(Says.MAIN)
+    bare = (count == 1) & tags.say(Says.TYPE_AREA)
+    excluded = ((kind != POINT) & boundary) | ((kind == GROUP) & bare)
+    return (count > 0) & ~excluded
 
 
-def repaired(features: Features) -> Features:
+def is_wanted(tags: Tagging, kind: np.ndarray) -> np.ndarray:
+    """(n,) whether a node or way is an entity, or counts under rule `paper`."""
+    return is_entity(tags, kind) | tags.say(PAPER)
+
+
+def is_area(tags: Tagging) -> np.ndarray:
+    """(n,) whether closed ways with these tags are areas; see `keys.is_area`."""
+    return tags.say(Says.AREA_YES) | (tags.say(Says.AREA) & ~tags.say(Says.AREA_NO))
+
+
+def polygons(
+    coords: np.ndarray, line: np.ndarray, skipped: Counter[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Valid polygons of closed lines: those that cross themselves are repaired, and counted.
+
+    Args:
+        coords: (m, 2) of all lines; line: (m,) which line, ascending from 0 without a gap.
+        skipped: takes the counts.
+
+    Returns:
+        Polygons, and the line that each comes from.
+    """
+    if not len(coords):
+        return np.empty(0, dtype=object), np.empty(0, dtype=np.int64)
+    whole = shapely.polygons(shapely.linearrings(coords, indices=line))
+    return repaired(whole, np.arange(len(whole)), skipped)
+
+
+def repaired(
+    parts: np.ndarray, owner: np.ndarray, skipped: Counter[str]
+) -> tuple[np.ndarray, np.ndarray]:
     """Self-crossing polygons made valid; what of them has no area goes, and is counted."""
-    parts, owner = features.parts, features.owner
     broken = ~shapely.is_valid(parts)
-    if broken.any():
-        whole = shapely.make_valid(parts[broken], method="structure", keep_collapsed=False)
-        fixed, index = shapely.get_parts(whole, return_index=True)
-        fixed, deeper = shapely.get_parts(fixed, return_index=True)
-        has_area = shapely.area(fixed) > 0
-        mended = index[deeper][has_area]
-        parts = np.concatenate([parts[~broken], fixed[has_area]])
-        owner = np.concatenate([owner[~broken], owner[broken][mended]])
-        features.skipped["polygons repaired"] = len(np.unique(mended))
-        features.skipped["shapes without an extent"] = int(broken.sum()) - len(np.unique(mended))
+    if not broken.any():
+        return parts, owner
+    whole = shapely.make_valid(parts[broken], method="structure", keep_collapsed=False)
+    fixed, index = shapely.get_parts(whole, return_index=True)
+    fixed, deeper = shapely.get_parts(fixed, return_index=True)
+    has_area = shapely.area(fixed) > 0
+    mended = index[deeper][has_area]
+    skipped["polygons repaired"] += len(np.unique(mended))
+    skipped[FLAT] += int(broken.sum()) - len(np.unique(mended))
+    parts = np.concatenate([parts[~broken], fixed[has_area]])
+    owner = np.concatenate([owner[~broken], owner[broken][mended]])
     order = np.argsort(owner, kind="stable")
-    features.parts, features.owner = parts[order], owner[order]
-    return features
+    return parts[order], owner[order]

@@ -16,8 +16,11 @@ from geojepa.files import whole
 def summary(corpus: Corpus) -> dict:
     """Tiles, entities by kind, tags, labels and splits of a corpus."""
     tiles = corpus.tiles
-    data = corpus.read(np.arange(len(corpus)))
-    uses = tag_uses(corpus)
+    kinds = np.zeros(len(KINDS), dtype=int)
+    for first in range(0, len(corpus), 4096):
+        rows = np.arange(first, min(first + 4096, len(corpus)))
+        kinds += np.bincount(corpus.read(rows).kind, minlength=len(KINDS))
+    uses = corpus.tag_uses
     per_key: dict[str, int] = {}
     for (key, _), count in zip(corpus.vocabulary, uses.tolist(), strict=True):
         per_key[key] = per_key.get(key, 0) + count
@@ -29,8 +32,8 @@ def summary(corpus: Corpus) -> dict:
         "tiles": len(corpus),
         "tiles_with_image": int(corpus.has_image.sum()),
         "ground_m": [round(float(v), 1) for v in tiles.ground_m.quantile([0, 0.5, 1])],
-        "entities": len(data.kind),
-        "entities_by_kind": {name: int((data.kind == i).sum()) for i, name in enumerate(KINDS)},
+        "entities": corpus.entities,
+        "entities_by_kind": dict(zip(KINDS, kinds.tolist(), strict=True)),
         "entities_per_tile": {
             name: float(value)
             for name, value in zip(
@@ -45,11 +48,6 @@ def summary(corpus: Corpus) -> dict:
         "labels": {task: _label(tiles[task]) for task in TASKS},
         "splits": _splits(corpus),
     }
-
-
-def tag_uses(corpus: Corpus) -> np.ndarray:
-    """How often each tag of the vocabulary occurs, (V,)."""
-    return np.bincount(corpus.column("tag_ids").values, minlength=len(corpus.vocabulary))
 
 
 def _label(values: pd.Series) -> dict | None:

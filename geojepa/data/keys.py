@@ -115,8 +115,11 @@ def is_area(tags: Mapping[str, str]) -> bool:
     area = tags.get("area")
     if area in ("yes", "no"):
         return area == "yes"
-    return any(
-        (key in _AREA_UNLESS and value != "no" and value not in _AREA_UNLESS[key])
-        or (key in _AREA_IF and value in _AREA_IF[key])
-        for key, value in tags.items()
+    return any(makes_area(key, value) for key, value in tags.items())
+
+
+def makes_area(key: str, value: str) -> bool:
+    """True of a tag that makes a closed way an area, where `area` says nothing."""
+    return (key in _AREA_UNLESS and value != "no" and value not in _AREA_UNLESS[key]) or (
+        key in _AREA_IF and value in _AREA_IF[key]
     )

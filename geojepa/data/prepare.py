@@ -1,41 +1,56 @@
-"""From extracts to a corpus on disk: read, cut, box, label, picture, write."""
+"""From extracts to a corpus on disk: read, cut, merge by tile, picture, write."""
 
 import hashlib
 import json
+import os
+import shutil
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import datasets
-import geopandas
 import numpy as np
 import osmium
-import pyarrow as pa
-import shapely
+from tqdm import tqdm
 
-from geojepa.data.boxes import rotated_boxes
 from geojepa.data.city.write import GENERATOR
-from geojepa.data.cutting import (
-    Grid,
-    Pieces,
-    cut_to_footprints,
-    cut_to_grid,
-    grid_of_footprints,
-    to_units,
-)
-from geojepa.data.features import Features, repaired
-from geojepa.data.imagery import SIZE, read_images
-from geojepa.data.labels import TASKS, carried_tasks, evidence_bits, tile_labels
-from geojepa.data.reading import read_features
+from geojepa.data.cutting import Grid, grid_of_codes, grid_of_footprints, save_grid, take_tiles
+from geojepa.data.jobs import Job, Workers
+from geojepa.data.labels import carried_tasks, tile_labels
+from geojepa.data.meaning import TASKS
+from geojepa.data.pieces import Spill, count_entities, merge
+from geojepa.data.vocabulary import Pair
+from geojepa.data.writing import SCHEMA_VERSION, CorpusWriter, tile_rows
 from geojepa.errors import GeoJEPAError
 from geojepa.files import place_of, sha256, whole
 
-SCHEMA_VERSION = 1
+if TYPE_CHECKING:
+    from geojepa.data.imagery import Imagery
+
 MIN_ENTITIES, MAX_ENTITIES = 5, 1250
 ATTRIBUTION = "© OpenStreetMap contributors, ODbL 1.0"
 MADE = "lilliput: a made city, no real place"
+# extracts that together are smaller than this are not worth the start of processes
+_SMALL_BYTES = 1 << 20
+# tiles of one lot: images of 150 kB each are held at once
+_LOT_TILES, _LOT_IMAGES = 4096, 256
 
-Vocabulary = dict[tuple[str, str], int]
+
+@dataclass
+class _Cut:
+    """A place cut to pieces."""
+
+    place: str
+    source: Path
+    is_table: bool
+    spills: list[Spill]
+    features: int
+    said: int
+    skipped: Counter[str]
 
 
 def prepare(
@@ -44,15 +59,20 @@ def prepare(
     footprints: str | Path | None = None,
     imagery: str | Path | None = None,
     credit: str = "",
+    simplify: float = 0.0,
+    processes: int = 0,
 ) -> Path:
     """Turn extracts into one corpus: a folder of HF datasets shards, one row a tile.
 
     Args:
-        extracts: OpenStreetMap files or GeoParquet tables of features, one a place.
+        extracts: OpenStreetMap files, GeoParquet tables of features, URLs, or names of the
+            catalogue, one a place.
         out: folder of the corpus; it appears whole or not at all.
         footprints: polygons to cut to, as GeoParquet or any vector file; zoom-16 tiles without.
-        imagery: a GeoTIFF, or a folder of images named by tile.
-        credit: whose the imagery is, as every figure will say.
+        imagery: whatever `imagery.open_imagery` takes: a raster, a folder, web tiles, STAC.
+        credit: whose the imagery is, as every figure will say; without, what its source says.
+        simplify: tolerance in metres to which lines and areas are simplified; 0 for none.
+        processes: at work at once; as many as there are cores without.
 
     Returns:
         The folder.
@@ -62,55 +82,70 @@ def prepare(
     """
     if not extracts:
         raise GeoJEPAError("no extract given; name at least one .osm.pbf or .parquet file")
+    if not 0 <= simplify <= 10:
+        raise GeoJEPAError(f"simplify={simplify}: give metres from 0 to 10")
     out = Path(out)
     if out.exists() and not (out / "corpus.json").is_file() and not _is_empty_folder(out):
         raise GeoJEPAError(f"{out}: exists and is not a corpus; name another folder")
-    footprint_grid = _read_footprints(Path(footprints)) if footprints else None
-    vocabulary: Vocabulary = {}
-    tables: list[pa.Table] = []
-    places: list[dict] = []
-    digest = hashlib.sha256()
-    for extract in map(Path, extracts):
-        place = place_of(extract)
-        if place in (p["place"] for p in places):
-            raise GeoJEPAError(f"{extract}: two extracts are named {place}; rename one")
-        table, facts = _prepare_place(extract, place, footprint_grid, imagery, vocabulary, digest)
-        if footprints and not facts["tiles"] + facts["tiles_below_limit"]:
-            raise GeoJEPAError(
-                f"{footprints}: no feature of {extract} lies in any footprint; "
-                "give footprints of the same place"
-            )
-        tables.append(table)
-        places.append({"place": place, "source_sha256": sha256(extract), **facts})
-    if not sum(table.num_rows for table in tables):
-        where = ", ".join(map(str, extracts))
-        raise GeoJEPAError(
-            f"{where}: no tile holds {MIN_ENTITIES} entities; give a larger or richer extract"
-        )
-    digest.update(json.dumps(list(vocabulary), ensure_ascii=False).encode())
-    info = {
-        "schema": SCHEMA_VERSION,
-        "hash": digest.hexdigest()[:16],
-        "attribution": MADE if all(p["made"] for p in places) else ATTRIBUTION,
-        "imagery": Path(imagery).name if imagery else None,
-        "imagery_credit": credit,
-        "geojepa": version("geojepa"),
-        "places": places,
-        "vocabulary": list(vocabulary),
-    }
+    sources = [_checked(_located(extract)) for extract in extracts]
+    names = [place_of(source) for source in sources]
+    for source, name in zip(sources, names, strict=True):
+        if names.count(name) > 1:
+            raise GeoJEPAError(f"{source}: two extracts are named {name}; rename one")
     with whole(out) as part:
-        datasets.disable_progress_bars()
-        datasets.Dataset(pa.concat_tables(tables)).save_to_disk(part)
+        part.mkdir()
+        work = part / "work"
+        work.mkdir()
+        grid = _read_footprints(Path(footprints)) if footprints else None
+        if grid is not None:
+            save_grid(grid, work / "footprints.arrow")
+        cuts = _cut(sources, names, work, simplify, processes)
+        pairs = sorted({pair for cut in cuts for spill in cut.spills for pair in spill.vocabulary})
+        tag_number = {pair: number for number, pair in enumerate(pairs)}
+        with CorpusWriter(part) as writer:
+            if imagery:
+                from geojepa.data.imagery import open_imagery
+
+                with closing(open_imagery(imagery)) as pictures:
+                    places = [_write(cut, grid, tag_number, pictures, writer) for cut in cuts]
+                    credit = credit or pictures.credit
+                _check_images(imagery, places)
+            else:
+                places = [_write(cut, grid, tag_number, None, writer) for cut in cuts]
+            _check_tiles(places, extracts, footprints)
+            content = writer.finish()
+        digest = hashlib.sha256(content.encode() + json.dumps(pairs).encode())
+        info = {
+            "schema": SCHEMA_VERSION,
+            "hash": digest.hexdigest()[:16],
+            "attribution": MADE if all(p["made"] for p in places) else ATTRIBUTION,
+            "imagery": str(imagery).rpartition("/")[2] if imagery else None,
+            "imagery_credit": credit,
+            "simplify_m": simplify,
+            "geojepa": version("geojepa"),
+            "places": places,
+            "vocabulary": pairs,
+        }
         (part / "corpus.json").write_text(json.dumps(info, ensure_ascii=False, indent=1))
+        del cuts
+        shutil.rmtree(work)
     return out
 
 
-def _is_made(extract: Path) -> bool:
-    """Whether an extract is of a made city, as its header says."""
-    if extract.suffix == ".parquet":
-        return False
-    header = osmium.io.Reader(str(extract), osmium.osm.NOTHING).header()
-    return header.get("generator") == GENERATOR
+def _located(extract: str | Path) -> Path:
+    if Path(extract).is_file():
+        return Path(extract)
+    from geojepa.data.catalogue import locate
+
+    return locate(extract)
+
+
+def _checked(source: Path) -> Path:
+    if not source.is_file():
+        raise GeoJEPAError(f"{source}: no such file; check the path of the extract")
+    if source.stat().st_size == 0:
+        raise GeoJEPAError(f"{source}: the file is empty; download or copy the extract again")
+    return source
 
 
 def _is_empty_folder(path: Path) -> bool:
@@ -118,6 +153,8 @@ def _is_empty_folder(path: Path) -> bool:
 
 
 def _read_footprints(path: Path) -> Grid:
+    import geopandas
+
     if not path.is_file():
         raise GeoJEPAError(f"{path}: no such footprints; check the path")
     read = geopandas.read_parquet if path.suffix == ".parquet" else geopandas.read_file
@@ -132,126 +169,132 @@ def _read_footprints(path: Path) -> Grid:
         ) from error
 
 
-def _prepare_place(
-    extract: Path,
-    place: str,
+def _cut(
+    sources: list[Path], names: list[str], work: Path, simplify: float, processes: int
+) -> list[_Cut]:
+    """Every source cut to pieces in `work`, by several processes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    is_small = sum(source.stat().st_size for source in sources) < _SMALL_BYTES
+    processes = processes or (1 if is_small else cores or 1)
+    with (
+        Workers(processes) as workers,
+        ThreadPoolExecutor(2) as places,
+        ThreadPoolExecutor(2 * processes) as jobs,
+        tqdm(desc="cut", unit=" blocks", disable=None) as progress,
+    ):
+
+        def cut(name: str, source: Path) -> _Cut:
+            def run(job: Job) -> Job:
+                answer = workers.run(job)
+                progress.update()
+                return answer
+
+            folder = work / f"{names.index(name):04d}"
+            folder.mkdir()
+            common = {"path": str(source), "folder": str(folder), "simplify": simplify}
+            is_table = source.suffix == ".parquet"
+            if is_table:
+                todo = [common | {"do": "table", "out": "0.arrow"}]
+            else:
+                blocks = workers.run(common | {"do": "export"})["blocks"]
+                todo = [common | {"do": "relations", "out": "0.arrow"}]
+                todo += [
+                    common | {"do": "objects", "out": f"{i + 1}.arrow", "start": a, "stop": b}
+                    for i, (a, b) in enumerate(blocks)
+                ]
+            done = list(jobs.map(run, todo))
+            for text in folder.glob("*.opl"):
+                text.unlink()
+            skipped: Counter[str] = Counter()
+            said = 0
+            for answer in done:
+                skipped.update(answer["skipped"])
+                said |= answer["said"]
+            spills = [
+                Spill.open(folder / answer["out"], [(k, v) for k, v in answer["vocabulary"]])
+                for answer in done
+            ]
+            features = sum(answer["features"] for answer in done)
+            return _Cut(name, source, is_table, spills, features, said, skipped)
+
+        return list(places.map(cut, names, sources))
+
+
+def _write(
+    cut: _Cut,
     footprints: Grid | None,
-    imagery: str | Path | None,
-    vocabulary: Vocabulary,
-    digest: "hashlib._Hash",
-) -> tuple[pa.Table, dict]:
-    features = read_features(extract)
-    features.parts = shapely.transform(features.parts, to_units)
-    features = repaired(features)
-    if footprints is None:
-        pieces, grid = cut_to_grid(features.parts, features.owner)
-    else:
-        grid = footprints
-        pieces = cut_to_footprints(features.parts, features.owner, grid)
-    labels = tile_labels(features, pieces, grid)
-    entities = np.bincount(pieces.tile, minlength=len(grid.tile_id))
-    kept = np.flatnonzero(entities >= MIN_ENTITIES)
-    features.skipped["footprints without a feature"] = int((entities == 0).sum())
-    pieces, grid, labels = _keep(pieces, grid, labels, kept)
-    columns = _entity_columns(features, pieces, len(kept), vocabulary)
-    head = {
-        "tile_id": pa.array(grid.tile_id),
-        "place": pa.array([place] * len(kept)),
-        "group": pa.array(grid.group),
-        "x": pa.array(grid.xy[:, 0].astype(np.int32)),
-        "y": pa.array(grid.xy[:, 1].astype(np.int32)),
-        "ground_m": pa.array(grid.ground_m().astype(np.float32)),
-        "footprint": pa.array(shapely.to_wkb(grid.footprint)),
-    }
-    head |= {task: pa.array(labels[task], from_pandas=True) for task in TASKS}
-    for name, column in (head | columns).items():
-        digest.update(name.encode())
-        digest.update(_content(column))
-    if imagery and len(kept):
-        images, has_image = read_images(imagery, grid)
-        digest.update(images.data)
-        digest.update(has_image.data)
-        head["image"] = _image_column(images, has_image)
-    else:
-        head["image"] = pa.nulls(len(kept), pa.large_binary())
-    facts = {
-        "tiles": len(kept),
-        "tiles_below_limit": int((entities > 0).sum()) - len(kept),
-        "tiles_above_limit": int((entities > MAX_ENTITIES).sum()),
-        "features": len(features),
-        "tasks": [task for task in TASKS if task in carried_tasks(features)],
-        "skipped": {k: v for k, v in sorted(features.skipped.items()) if v},
-        "made": _is_made(extract),
-    }
-    return pa.table(head | columns), facts
+    tag_number: dict[Pair, int],
+    imagery: "Imagery | None",
+    writer: CorpusWriter,
+) -> dict:
+    """Write the tiles of a place; returns what corpus.json says of it."""
+    tiles, counts = count_entities(cut.spills)
+    kept = counts >= MIN_ENTITIES
+    tasks = carried_tasks(cut.said) if cut.is_table else list(TASKS)
+    lot_tiles = _LOT_TILES if imagery is None else _LOT_IMAGES
+    lots = merge(cut.spills, tiles[kept], counts[kept], tag_number, lot_tiles)
+    with_image = 0
+    with tqdm(total=int(kept.sum()), desc=cut.place, unit=" tiles", disable=None) as progress:
+        for rows, pieces in lots:
+            chosen = tiles[kept][rows]
+            grid = grid_of_codes(chosen) if footprints is None else take_tiles(footprints, chosen)
+            labels = tile_labels(pieces, pieces["row"].to_numpy(), len(rows))
+            for task in set(TASKS) - set(tasks):
+                for rule in ("", "paper_"):
+                    labels[f"{rule}{task}"] = np.full(len(rows), np.nan, dtype=np.float32)
+            images, has_image = None, np.zeros(len(rows), dtype=bool)
+            if imagery is not None:
+                images, has_image = imagery.read(grid, np.arange(len(rows)))
+            with_image += int(has_image.sum())
+            entities = pieces.filter(pieces["is_entity"])
+            writer.write(tile_rows(cut.place, grid, labels, entities, images, has_image))
+            progress.update(len(rows))
+    from geojepa.data.catalogue import record_of
 
-
-def _keep(
-    pieces: Pieces, grid: Grid, labels: dict[str, np.ndarray], kept: np.ndarray
-) -> tuple[Pieces, Grid, dict[str, np.ndarray]]:
-    """Only the tiles `kept`, renumbered."""
-    number = np.full(len(grid.tile_id), -1)
-    number[kept] = np.arange(len(kept))
-    live = number[pieces.tile] >= 0
-    return (
-        Pieces(pieces.feature[live], number[pieces.tile[live]], pieces.geometry[live]),
-        Grid(
-            [grid.tile_id[i] for i in kept],
-            grid.xy[kept],
-            grid.frame[kept],
-            grid.footprint[kept],
-            [grid.group[i] for i in kept],
-            [grid.image[i] for i in kept],
-        ),
-        {task: values[kept] for task, values in labels.items()},
-    )
-
-
-def _entity_columns(
-    features: Features, pieces: Pieces, tiles: int, vocabulary: Vocabulary
-) -> dict[str, pa.Array]:
-    """Ragged columns of the entities, in the order of the pieces (tile, then feature)."""
-    tag_ids = [
-        [vocabulary.setdefault(pair, len(vocabulary)) for pair in sorted(tags.items())]
-        for tags in features.tags
-    ]
-    count = np.array([len(ids) for ids in tag_ids], dtype=np.int32)[pieces.feature]
-    flat = [i for feature in pieces.feature.tolist() for i in tag_ids[feature]]
-    cu_entities = np.concatenate([[0], np.cumsum(np.bincount(pieces.tile, minlength=tiles))])
-    cu_tags = np.concatenate([[0], np.cumsum(count)])
-
-    def ragged(values: pa.Array, offsets: np.ndarray) -> pa.Array:
-        return pa.LargeListArray.from_arrays(pa.array(offsets.astype(np.int64)), values)
-
-    boxes = rotated_boxes(pieces.geometry).astype(np.float32).reshape(-1)
-    names = np.array(features.feature_id, dtype=object)[pieces.feature]
+    if footprints is not None:
+        cut.skipped["footprints without a feature"] += len(footprints.tile_id) - len(tiles)
     return {
-        "feature_id": ragged(pa.array(names, pa.string()), cu_entities),
-        "kind": ragged(pa.array(features.kind[pieces.feature]), cu_entities),
-        "evidence": ragged(pa.array(evidence_bits(features)[pieces.feature]), cu_entities),
-        "box": ragged(pa.array(boxes), cu_entities * 8),
-        "tag_count": ragged(pa.array(count), cu_entities),
-        "tag_ids": ragged(pa.array(np.array(flat, dtype=np.int32)), cu_tags[cu_entities]),
-        "geometry": ragged(
-            pa.array(shapely.to_wkb(pieces.geometry), pa.large_binary()), cu_entities
-        ),
+        "place": cut.place,
+        "source_sha256": sha256(cut.source),
+        "source": record_of(cut.source),
+        "tiles": int(kept.sum()),
+        "tiles_with_image": with_image,
+        "tiles_below_limit": int((~kept).sum()),
+        "tiles_above_limit": int((counts > MAX_ENTITIES).sum()),
+        "features": cut.features,
+        "tasks": tasks,
+        "skipped": {k: v for k, v in sorted(cut.skipped.items()) if v},
+        "made": _is_made(cut.source),
     }
 
 
-def _image_column(images: np.ndarray, has_image: np.ndarray) -> pa.Array:
-    """Raw RGB bytes a tile, null where there is no image."""
-    size = SIZE * SIZE * 3
-    offsets = pa.py_buffer(np.arange(len(images) + 1, dtype=np.int64) * size)
-    valid = pa.array(has_image).buffers()[1]
-    return pa.LargeBinaryArray.from_buffers(
-        pa.large_binary(), len(images), [valid, offsets, pa.py_buffer(images)]
-    )
+def _is_made(extract: Path) -> bool:
+    """Whether an extract is of a made city, as its header says."""
+    if extract.suffix == ".parquet":
+        return False
+    header = osmium.io.Reader(str(extract), osmium.osm.NOTHING).header()
+    return header.get("generator") == GENERATOR
 
 
-def _content(column: pa.Array) -> bytes:
-    """Bytes that depend on the column's values alone."""
-    sink = pa.BufferOutputStream()
-    batch = pa.record_batch({"column": column})
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    return sink.getvalue().to_pybytes()
+def _check_images(imagery: str | Path, places: list[dict]) -> None:
+    if not any(place["tiles_with_image"] for place in places) and any(p["tiles"] for p in places):
+        raise GeoJEPAError(
+            f"{imagery}: the imagery covers no tile of the extract; "
+            "give imagery of the same place, or none"
+        )
+
+
+def _check_tiles(
+    places: list[dict], extracts: Sequence[str | Path], footprints: str | Path | None
+) -> None:
+    for place, extract in zip(places, extracts, strict=True):
+        if footprints and not place["tiles"] + place["tiles_below_limit"]:
+            raise GeoJEPAError(
+                f"{footprints}: no feature of {extract} lies in any footprint; "
+                "give footprints of the same place"
+            )
+    if not any(place["tiles"] for place in places):
+        where = ", ".join(map(str, extracts))
+        raise GeoJEPAError(
+            f"{where}: no tile holds {MIN_ENTITIES} entities; give a larger or richer extract"
+        )

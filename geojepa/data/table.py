@@ -6,15 +6,17 @@ from pathlib import Path
 import geopandas
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet
 import shapely
 
-from geojepa.data.features import GROUP, Features, is_entity
-from geojepa.data.keys import clean
+from geojepa.data.cutting import to_units
+from geojepa.data.features import GROUP, Features, is_wanted, repaired
+from geojepa.data.vocabulary import Pair, Tagging, Vocabulary
 from geojepa.errors import GeoJEPAError
 
 
-def read_table(path: Path) -> Features:
+def read_table(path: Path, vocabulary: Vocabulary) -> Features:
     """Features of a GeoParquet table; nulls and empty values are absent tags.
 
     Raises:
@@ -36,22 +38,22 @@ def read_table(path: Path) -> Features:
     order = np.argsort(ids, kind="stable")
     table, ids = table.iloc[order], ids[order]
     geometry = table.geometry.to_numpy()
-    tags = [clean(row) for row in _rows(table.drop(columns=table.geometry.name))]
+    tags = _tags(table.drop(columns=table.geometry.name), vocabulary)
     kind = _kinds(geometry)
-    is_kept = [is_entity(t, k) for t, k in zip(tags, kind.tolist(), strict=True)]
-    kept = np.array(is_kept, dtype=bool) & ~shapely.is_missing(geometry)
+    kept = is_wanted(tags, kind) & ~shapely.is_missing(geometry)
     kept &= ~shapely.is_empty(geometry) & np.isfinite(shapely.bounds(geometry)).all(axis=1)
     rows = np.flatnonzero(kept)
-    parts, owner = _flat_parts(geometry[rows])
     skipped = Counter({"features without a tag or a geometry": int((~kept).sum())})
-    return Features(
-        ids[rows].tolist(),
-        kind[rows],
-        [tags[i] for i in rows],
+    parts, owner = _flat_parts(geometry[rows])
+    parts, owner = repaired(shapely.transform(parts, to_units), owner, skipped)
+    return Features.of(
+        np.zeros(len(rows), dtype=np.int64),
+        pa.array(ids[rows], pa.string()),
+        kind[rows].astype(np.uint8),
+        tags.take(rows),
         parts,
         owner,
-        skipped=skipped,
-        is_table=True,
+        skipped,
     )
 
 
@@ -72,14 +74,20 @@ def _kinds(geometry: np.ndarray) -> np.ndarray:
     return np.where((shapely.get_type_id(geometry) == 7) | (dimension < 0), GROUP, dimension)
 
 
-def _rows(columns: pd.DataFrame) -> list[dict[str, str]]:
-    rows: list[dict[str, str]] = [{} for _ in range(len(columns))]
+def _tags(columns: pd.DataFrame, vocabulary: Vocabulary) -> Tagging:
+    """What the tags of n rows say."""
+    distinct: list[Pair] = []
+    rows, index = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for key in columns.columns:
-        present = columns[key].notna().to_numpy()
-        for i, value in zip(np.flatnonzero(present), columns[key][present], strict=True):
-            if text := str(value).strip():
-                rows[i][str(key)] = text
-    return rows
+        text = columns[key].dropna().astype(str).str.strip()
+        code, values = pd.factorize(text[text != ""])
+        rows.append(np.flatnonzero(columns[key].notna())[(text != "").to_numpy()])
+        index.append(code + len(distinct))
+        distinct += [(str(key), value) for value in values.tolist()]
+    row, flat = np.concatenate(rows), np.concatenate(index)
+    order = np.argsort(row, kind="stable")
+    cu = np.append(0, np.cumsum(np.bincount(row, minlength=len(columns))))
+    return vocabulary.describe(distinct, flat[order], cu)
 
 
 def _flat_parts(geometry: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

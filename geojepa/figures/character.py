@@ -7,7 +7,7 @@ import pandas as pd
 import shapely
 
 from geojepa.data.corpus import Corpus, TileData
-from geojepa.data.labels import is_building
+from geojepa.data.meaning import Says, says
 from geojepa.figures.maps import with_tags
 from geojepa.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PALETTE, PINK, RED, SKY, YELLOW
 
@@ -105,7 +105,9 @@ def mapped_characters(corpus: Corpus, rows: np.ndarray) -> np.ndarray:
         pairs = meanings(name)
         has = with_tags(data, np.array([pair in pairs for pair in corpus.vocabulary], dtype=bool))
         shares[:, column] = np.bincount(tile[has], area[has], minlength=len(rows))
-    building = np.array([is_building({key: value}) for key, value in corpus.vocabulary], dtype=bool)
+    building = np.array(
+        [bool(says(key, value) & Says.BUILDING) for key, value in corpus.vocabulary], dtype=bool
+    )
     buildings = np.bincount(tile[with_tags(data, building)], minlength=len(rows))
     largest = np.array(list(CLASSES), dtype=object)[shares.argmax(axis=1)]
     rest = np.where(buildings >= LEAST_BUILDINGS, "built-up", "open")

@@ -152,7 +152,7 @@ def _cached_geometry(corpus: Corpus) -> np.ndarray:
     path = Path(corpus.paths[0]) / f"geometry_{corpus.hash}_{ENCODER_VERSION}.npy"
     if not path.exists():
         with whole(path) as part:
-            count = len(corpus.column("kind").values)
+            count = corpus.entities
             features = np.lib.format.open_memmap(
                 part, mode="w+", dtype=np.float32, shape=(count, GEOMETRY_DIM)
             )

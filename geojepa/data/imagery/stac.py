@@ -54,10 +54,10 @@ class StacImagery(Imagery):
     def __init__(self, source: str) -> None:
         api, _, self._collection = source.rpartition("#")
         self._api = api.rstrip("/") or PLANETARY_COMPUTER
-        if not self._collection or not self._api.startswith(("https://", "http://")):
+        if not self._collection or "/" in self._collection or "://" not in self._api:
             raise GeoJEPAError(f"stac:{source}: no collection; give stac:<API>#<collection>")
         self._signs = self._api == PLANETARY_COMPUTER
-        self._token, self._expiry, self._lock = "", datetime.min.replace(tzinfo=UTC), Lock()
+        self._token, self._renewal, self._lock = "", datetime.min.replace(tzinfo=UTC), Lock()
         self._session = web.connect()
         self._items = lru_cache(256)(self._search)
         about = self._ask("GET", f"{self._api}/collections/{self._collection}")
@@ -161,10 +161,11 @@ class StacImagery(Imagery):
         if not self._signs:
             return href
         with self._lock:
-            if datetime.now(UTC) > self._expiry - timedelta(minutes=5):
+            if datetime.now(UTC) > self._renewal:
                 answer = self._ask("GET", f"{TOKENS}/{self._collection}")
                 with self._is_stac():
-                    self._expiry = datetime.fromisoformat(answer["msft:expiry"])
+                    expiry = datetime.fromisoformat(answer["msft:expiry"])
+                    self._renewal = expiry - timedelta(minutes=5)
                     self._token = answer["token"]
             return f"{href}?{self._token}"
 

@@ -1,0 +1,148 @@
+"""The steps from a file to pieces on disk, each a job that any process can take.
+
+A job is a dictionary of plain values, as is its answer, so that jobs go to worker processes as
+lines of JSON. `Workers` starts them as programs of their own: nothing of the caller is copied or
+imported again, which holds in a notebook, in a script and under a debugger alike.
+"""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import osmium
+
+from geojepa.data.cutting import load_grid
+from geojepa.data.extract import export_extract, read_objects
+from geojepa.data.features import Features
+from geojepa.data.pieces import cut_features, write_pieces
+from geojepa.data.relations import read_relations
+from geojepa.data.vocabulary import Vocabulary
+from geojepa.errors import GeoJEPAError
+
+Job = dict[str, Any]
+
+
+def run_job(job: Job) -> Job:
+    """Do one job.
+
+    Jobs, by their `do`: "export" an extract into a folder; cut the "objects" of one of its blocks,
+    its "relations", or a "table" of features, to a file of pieces.
+
+    Raises:
+        GeoJEPAError: for input that cannot be read, naming it.
+    """
+    path, folder = Path(job["path"]), Path(job["folder"])
+    try:
+        if job["do"] == "export":
+            return {"blocks": export_extract(path, folder)}
+        vocabulary = Vocabulary()
+        features = _read(job, path, folder, vocabulary)
+    except (RuntimeError, osmium.InvalidLocationError, UnicodeDecodeError, OverflowError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise GeoJEPAError(
+            f"{path}: cannot be read as OpenStreetMap data ({reason}); "
+            "it is damaged or of another format: download the extract again"
+        ) from error
+    grid = load_grid(folder.parent / "footprints.arrow")
+    table = cut_features(features, grid, job["simplify"])
+    pairs = write_pieces(table, vocabulary, folder / job["out"])
+    return {
+        "out": job["out"],
+        "features": int(features.is_entity.sum()),
+        "vocabulary": pairs,
+        "skipped": {name: count for name, count in features.skipped.items() if count},
+        "said": int(np.bitwise_or.reduce(features.tags.any[features.is_entity], initial=0)),
+    }
+
+
+def _read(job: Job, path: Path, folder: Path, vocabulary: Vocabulary) -> Features:
+    if job["do"] == "objects":
+        return read_objects(folder, job["start"], job["stop"], vocabulary)
+    if job["do"] == "relations":
+        return read_relations(folder, vocabulary)
+    from geojepa.data.table import read_table
+
+    return read_table(path, vocabulary)
+
+
+class Workers:
+    """Some processes that take jobs; with one, jobs run in this process. A context manager."""
+
+    def __init__(self, processes: int):
+        self._all = [_Worker() for _ in range(processes)] if processes > 1 else []
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        for worker in self._all:
+            self._idle.put(worker)
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for worker in self._all:
+            worker.stop()
+
+    def run(self, job: Job) -> Job:
+        """Do a job, here or in the next idle process; may be called from several threads."""
+        if not self._all:
+            return run_job(job)
+        worker = self._idle.get()
+        try:
+            return worker.run(job)
+        finally:
+            self._idle.put(worker)
+
+
+class _Worker:
+    def __init__(self) -> None:
+        # one thread each: as many workers as cores
+        threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "geojepa.data.jobs"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | threads,
+            text=True,
+            encoding="utf-8",
+        )
+
+    def run(self, job: Job) -> Job:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        try:
+            print(json.dumps(job), file=stdin, flush=True)
+            answer = json.loads(stdout.readline())
+        except (OSError, ValueError) as error:
+            status = self._process.wait()
+            raise GeoJEPAError(
+                f"{job['path']}: a worker process died (status {status}), perhaps for want of "
+                "memory; give the machine more, or a smaller extract"
+            ) from error
+        if "error" in answer:
+            raise GeoJEPAError(answer["error"])
+        return answer
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def _serve(answer: Callable[[str], None]) -> None:
+    for line in sys.stdin.buffer:
+        try:
+            answer(json.dumps(run_job(json.loads(line))))
+        except (GeoJEPAError, OSError) as error:
+            answer(json.dumps({"error": str(error)}))
+
+
+if __name__ == "__main__":
+    # what libraries print must not mix with the answers
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    _serve(lambda line: print(line, file=answers, flush=True))

@@ -1,0 +1,152 @@
+"""OpenStreetMap objects in columns, by way of OPL, osmium's text format of one line an object.
+
+osmium reads, locates, filters and writes OPL in C++ without a Python object a node; Arrow reads
+the text in columns (https://osmcode.org/opl-file-format/). A million objects take a second.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+import osmium
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from geojepa.data.vocabulary import Pair, Tagging, Vocabulary
+
+_OPTIONS = "opl,add_metadata=version,locations_on_ways=true"
+# also shows objects in the state "deleted", which only files with history should hold
+_COLUMNS = {
+    b"n": ("id", "version", "visible", "tags", "lon", "lat"),
+    b"w": ("id", "version", "visible", "tags", "nodes"),
+    b"r": ("id", "version", "visible", "tags", "members"),
+}
+_ESCAPE = re.compile(r"%([0-9a-fA-F]+)%")
+# nNUMBERxLONyLAT,... of a way becomes a line a node: NUMBER,LON,LAT
+_NODE_LINES = bytes.maketrans(b"N,xy", b"\n\n,,")
+
+
+def write_opl(
+    source: Path, target: Path, entities: osmium.osm.osm_entity_bits, *handlers: object
+) -> None:
+    """Write the objects of an OSM file, through osmium's handlers and filters, as OPL."""
+    with (
+        osmium.io.Reader(str(source), entities) as reader,
+        osmium.SimpleWriter(osmium.io.File(str(target), _OPTIONS)) as writer,
+    ):
+        osmium.apply(reader, *handlers, writer)
+
+
+def blocks(path: Path, size: int) -> Iterator[tuple[int, int]]:
+    """Byte ranges of about `size` that hold whole lines."""
+    end = path.stat().st_size
+    with open(path, "rb") as file:
+        start = 0
+        while start < end:
+            file.seek(min(start + size, end))
+            file.readline()
+            stop = file.tell()
+            yield start, stop
+            start = stop
+
+
+def read_block(path: Path, start: int = 0, stop: int | None = None) -> dict[bytes, pa.Table]:
+    """Objects of a range of lines by kind b"n", b"w" or b"r", each a table of text columns."""
+    with open(path, "rb") as file:
+        file.seek(start)
+        text = file.read(-1 if stop is None else stop - start)
+    found = {}
+    kinds = [kind for kind in _COLUMNS if text.startswith(kind) or b"\n" + kind in text]
+    for kind, later in zip_longest(kinds, kinds[1:]):
+        cut = len(text) if later is None else text.index(b"\n" + later) + 1
+        found[kind] = _table(text[:cut], _COLUMNS[kind])
+        text = text[cut:]
+    return found
+
+
+def _table(text: bytes, columns: Sequence[str]) -> pa.Table:
+    return pa.csv.read_csv(
+        pa.BufferReader(text),
+        read_options=pa.csv.ReadOptions(
+            column_names=columns, block_size=len(text) + 1, use_threads=False
+        ),
+        parse_options=pa.csv.ParseOptions(delimiter=" ", quote_char=False),
+        convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string())),
+    ).combine_chunks()
+
+
+def _after_letter(column: pa.ChunkedArray) -> pa.Array:
+    """The text of a column without the letter that names it."""
+    return pc.binary_replace_slice(column.combine_chunks(), 0, 1, "")
+
+
+def ids_of(table: pa.Table) -> np.ndarray:
+    """(n,) int64."""
+    return _after_letter(table["id"]).cast(pa.int64()).to_numpy()
+
+
+def tags_of(table: pa.Table, vocabulary: Vocabulary) -> Tagging:
+    """What the tags of n objects say."""
+    text = _after_letter(table["tags"])
+    lists = pc.split_pattern(text, ",")
+    offsets = lists.offsets.to_numpy()
+    # an object without tags is one empty string
+    empty = pc.equal(text, "").to_numpy(zero_copy_only=False)
+    values = lists.flatten()
+    if empty.any():
+        values = values.filter(pc.not_equal(values, ""))
+        offsets = offsets - np.concatenate([[0], np.cumsum(empty)])
+    encoded = pc.dictionary_encode(values)
+    distinct = [_pair(tag) for tag in encoded.dictionary.to_pylist()]
+    return vocabulary.describe(distinct, encoded.indices.to_numpy(), offsets.astype(np.int64))
+
+
+def _pair(text: str) -> Pair:
+    key, _, value = text.partition("=")
+    return (_plain(key), _plain(value)) if "%" in text else (key, value)
+
+
+def _plain(text: str) -> str:
+    return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
+
+
+def places_of(table: pa.Table) -> np.ndarray:
+    """(n, 2) float64 degrees of nodes, NaN where there is no location."""
+    text = [_after_letter(table[name]) for name in ("lon", "lat")]
+    values = [pc.if_else(pc.equal(column, ""), "nan", column) for column in text]
+    return np.stack([value.cast(pa.float64()).to_numpy() for value in values], axis=1)
+
+
+def lines_of(table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Nodes of n ways: ids (m,), degrees (m, 2) with NaN where missing, and offsets (n + 1,)."""
+    nodes = table["nodes"].combine_chunks()
+    count = pc.count_substring(nodes, "x").to_numpy(zero_copy_only=False)
+    cu = np.concatenate([[0], np.cumsum(count, dtype=np.int64)])
+    first, last = (int(i) for i in np.frombuffer(nodes.buffers()[1], np.int32)[[0, len(nodes)]])
+    text = nodes.buffers()[2][first:last].to_pybytes().translate(_NODE_LINES, b"n")
+    if not cu[-1]:
+        return np.empty(0, np.int64), np.empty((0, 2)), cu
+    names = ("id", "lon", "lat")
+    read = pa.csv.read_csv(
+        pa.BufferReader(text),
+        read_options=pa.csv.ReadOptions(
+            column_names=names, block_size=len(text) + 1, use_threads=False
+        ),
+        convert_options=pa.csv.ConvertOptions(
+            column_types={"id": pa.int64(), "lon": pa.float64(), "lat": pa.float64()}
+        ),
+    )
+    places = [read[name].to_numpy(zero_copy_only=False) for name in ("lon", "lat")]
+    return read["id"].to_numpy(), np.stack(places, axis=1), cu
+
+
+def members_of(table: pa.Table) -> list[list[tuple[int, int]]]:
+    """Distinct members of n relations in order: (0 node, 1 way or 2 relation, id)."""
+    found = []
+    for text in table["members"].to_pylist():
+        members = (member.partition("@")[0] for member in text[1:].split(",") if member)
+        found.append(list(dict.fromkeys(("nwr".index(m[0]), int(m[1:])) for m in members)))
+    return found
