@@ -79,7 +79,7 @@ def _export(path: Path, folder: Path) -> bool:
     tagged = osmium.filter.EmptyTagFilter()
     tagged.enable_for(osm.NODE)
     opl.write_opl(path, folder / "objects.opl", osm.NODE | osm.WAY, locations, tagged)
-    lacks_nodes, seen = False, set()
+    seen: set[tuple[int, int]] = set()
     before = (0, -(1 << 62))
     with (
         open(folder / "objects.opl", "rb") as objects,
@@ -93,20 +93,19 @@ def _export(path: Path, folder: Path) -> bool:
             if here[1] in (ways if here[0] else nodes):
                 members.write(line)
                 seen.add(here)
-            lacks_nodes = lacks_nodes or (here[0] == WAY and b"xy" in line)
-    # untagged nodes are not among the objects: if they come last, no way has found its places
-    if lacks_nodes and _has_nodes_after_ways(path):
-        return False
+            # untagged nodes are not among the objects: if one comes after its way, it is known now
+            if here[0] == WAY and b"xy" in line and len(_known(opl.missing_nodes(line), index)):
+                return False
     np.savez(
         folder / "members.npz",
         node=np.array(sorted(nodes), dtype=np.int64),
         way=np.array(sorted(ways), dtype=np.int64),
-        untagged=_locations([ref for ref in sorted(nodes) if (NODE, ref) not in seen], index),
+        untagged=_known([ref for ref in sorted(nodes) if (NODE, ref) not in seen], index),
     )
     return True
 
 
-def _locations(nodes: list[int], index: "osmium.index.LocationTable") -> np.ndarray:
+def _known(nodes: list[int], index: "osmium.index.LocationTable") -> np.ndarray:
     """(m, 3) float64 id, lon, lat of those nodes that the index knows."""
     found = []
     for ref in nodes:
@@ -119,26 +118,15 @@ def _locations(nodes: list[int], index: "osmium.index.LocationTable") -> np.ndar
     return np.array(found, dtype=np.float64).reshape(-1, 3)
 
 
-def _has_nodes_after_ways(path: Path) -> bool:
-    is_way = False
-    for item in osmium.FileProcessor(str(path), osm.NODE | osm.WAY):
-        if is_way and isinstance(item, osm.Node):
-            return True
-        is_way = is_way or isinstance(item, osm.Way)
-    return False
-
-
 def _wanted_members(path: Path) -> tuple[set[int], set[int]]:
     """Ids of the nodes and of the ways that relations want."""
     table = opl.read_block(path).get(b"r")
-    wanted: tuple[set[int], set[int], set[int]] = set(), set(), set()
     if table is not None:
         tags = opl.tags_of(table, Vocabulary())
         shown = is_entity(tags, np.full(len(tags), GROUP, np.uint8))
-        for members in opl.members_of(table.filter(pa.array(shown))):
-            for element, ref in members:
-                wanted[element].add(ref)
-    return wanted[NODE], wanted[WAY]
+        element, ref, _ = opl.members_of(table.filter(pa.array(shown)))
+        return set(ref[element == NODE].tolist()), set(ref[element == WAY].tolist())
+    return set(), set()
 
 
 @dataclass

@@ -24,6 +24,7 @@ _COLUMNS = {
     b"w": ("id", "version", "visible", "tags", "nodes"),
     b"r": ("id", "version", "visible", "tags", "members"),
 }
+_MISSING_NODE = re.compile(rb"n(-?[0-9]+)xy")
 _ESCAPE = re.compile(r"%([0-9a-fA-F]+)%")
 # nNUMBERxLONyLAT,... of a way becomes a line a node: NUMBER,LON,LAT
 _NODE_LINES = bytes.maketrans(b"N,xy", b"\n\n,,")
@@ -143,10 +144,29 @@ def lines_of(table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return read["id"].to_numpy(), np.stack(places, axis=1), cu
 
 
-def members_of(table: pa.Table) -> list[list[tuple[int, int]]]:
-    """Distinct members of n relations in order: (0 node, 1 way or 2 relation, id)."""
-    found = []
-    for text in table["members"].to_pylist():
-        members = (member.partition("@")[0] for member in text[1:].split(",") if member)
-        found.append(list(dict.fromkeys(("nwr".index(m[0]), int(m[1:])) for m in members)))
-    return found
+def missing_nodes(line: bytes) -> list[int]:
+    """Nodes without a place in the line of a way."""
+    return [int(ref) for ref in _MISSING_NODE.findall(line)]
+
+
+def members_of(table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct members of n relations in order.
+
+    Returns:
+        Elements (m,), 0 node, 1 way or 2 relation; ids (m,); and offsets (n + 1,).
+    """
+    lists = pc.split_pattern(_after_letter(table["members"]), ",")
+    row = np.repeat(np.arange(len(lists)), np.diff(lists.offsets.to_numpy()))
+    text = lists.flatten()
+    is_member = pc.not_equal(text, "")
+    text, row = text.filter(is_member), row[is_member.to_numpy(zero_copy_only=False)]
+    parts = pc.split_pattern(text, "@", max_splits=1)
+    name = pc.list_element(parts, 0)
+    letter = pc.binary_replace_slice(name, 1, 1 << 20, "").to_numpy(zero_copy_only=False)
+    element = np.select([letter == "n", letter == "w"], [0, 1], 2)
+    ref = _after_letter(pa.chunked_array([name])).cast(pa.int64()).to_numpy()
+    # a relation may repeat a member; the first counts
+    _, first = np.unique(np.stack([row, element, ref]), axis=1, return_index=True)
+    first.sort()
+    cu = np.append(0, np.cumsum(np.bincount(row[first], minlength=len(lists))))
+    return element[first], ref[first], cu

@@ -1,6 +1,7 @@
 """Relations and their members, read at once: geometry, and what vanishes with what."""
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,8 @@ def read_relations(folder: Path, vocabulary: Vocabulary) -> Features:
     tags.any &= ~int(PAPER)
     tags.paper_speed[:] = -1
     table = table.take(pa.array(rows))
-    ids, members = opl.ids_of(table), opl.members_of(table)
+    ids = opl.ids_of(table)
+    members = _lists(*opl.members_of(table))
 
     block = opl.read_block(folder / "members.opl")
     elements = []
@@ -87,6 +89,11 @@ def read_relations(folder: Path, vocabulary: Vocabulary) -> Features:
     )
     _relate(found, len(alone), [members[row] for row in complete])
     return found
+
+
+def _lists(element: np.ndarray, ref: np.ndarray, cu: np.ndarray) -> list[list[Member]]:
+    flat = list(zip(element.tolist(), ref.tolist(), strict=True))
+    return [flat[a:b] for a, b in pairwise(cu.tolist())]
 
 
 def _relation_shapes(
