@@ -29,26 +29,33 @@ def city(out: Path = Path("data"), seed: int = 0, size: int = 28) -> None:
 
 
 def prepare(
-    extracts: Annotated[list[Path], tyro.conf.Positional],
+    extracts: Annotated[list[str], tyro.conf.Positional],
     out: Path,
     footprints: Path | None = None,
-    imagery: Path | None = None,
+    imagery: str | None = None,
     credit: str = "",
+    features: tuple[Literal["geometry", "tags"], ...] = (),
+    simplify: float = 0.0,
+    processes: int = 0,
 ) -> None:
     """Turn extracts (.osm.pbf, or GeoParquet of features) into one corpus.
 
     Args:
-        extracts: one file a place.
+        extracts: one a place: a file, a URL, a place of the catalogue (malta), or a region of
+            Geofabrik (europe/malta).
         out: folder of the corpus.
         footprints: polygons to cut to (GeoParquet); zoom-16 tiles without.
-        imagery: a GeoTIFF, or a folder of images named by tile.
-        credit: whose the imagery is, as every figure will say.
+        imagery: a GeoTIFF or VRT, a folder of images named by tile or of GeoTIFFs, xyz:PROVIDER,
+            a URL with {z}, {x} and {y}, or stac:naip.
+        credit: whose the imagery is, as every figure will say; what the source says without.
+        simplify: metres to which outlines are simplified; 0.3 halves many.
+        processes: at work at once; as many as there are cores without.
     """
-    from geojepa.data.corpus import Corpus
-    from geojepa.data.inspect import summary, summary_text
     from geojepa.data.prepare import prepare as run
+    from geojepa.data.prepare import prepared_text
 
-    print(summary_text(summary(Corpus.open(run(extracts, out, footprints, imagery, credit)))))
+    run(extracts, out, footprints, imagery, credit, simplify, processes)
+    print(prepared_text(out))
 
 
 def inspect(

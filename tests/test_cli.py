@@ -71,7 +71,8 @@ def test_city_prepare_and_inspect(geojepa, tmp_path):
     assert status == 0
     status, again, _ = geojepa("inspect", corpus)
     assert status == 0
-    assert again.startswith(told)
+    assert told.startswith("lilliput: 34 tiles, 34 with image; ")
+    assert re.search(r"\(hash \w+\)", told)[0] in again
     assert "tags in the table of embeddings: exact" in again
     for word in ("tiles", "entities", "tags", *TASKS, "fold 0", "lilliput"):
         assert word in told

@@ -21,8 +21,7 @@ def rotated_boxes(geometry: np.ndarray) -> np.ndarray:
         (n, 8) float64: four corners x, y, counter-clockwise from the lowest y, then lowest x.
     """
     boxes = np.empty((len(geometry), 8))
-    hull = shapely.convex_hull(geometry)
-    points, index = shapely.get_coordinates(hull, return_index=True)
+    points, index = shapely.get_coordinates(_hulls(geometry), return_index=True)
     count = np.bincount(index, minlength=len(geometry))
     start = np.cumsum(count) - count
     # Hulls of one size go together, as one dense array; huge ones in small lots.
@@ -34,6 +33,28 @@ def rotated_boxes(geometry: np.ndarray) -> np.ndarray:
             corner = points[start[some, None] + np.arange(size)]
             boxes[some] = _boxes_of_hulls(corner)
     return boxes
+
+
+def _hulls(geometry: np.ndarray) -> np.ndarray:
+    """(n,) geometries with the vertices of the convex hulls; what is convex is its own."""
+    kind = shapely.get_type_id(geometry)
+    hull = geometry.copy()
+    hull[kind == 3] = shapely.get_exterior_ring(geometry[kind == 3])
+    is_convex = (kind == 0) | ((kind == 1) & (shapely.get_num_points(geometry) == 2))
+    rings = np.flatnonzero(kind == 3)
+    if len(rings):
+        points, index = shapely.get_coordinates(hull[rings], return_index=True)
+        edge = np.flatnonzero(index[1:] == index[:-1])
+        step, index = points[edge + 1] - points[edge], index[edge]
+        first = np.flatnonzero(np.diff(index, prepend=-1))
+        # the edge after each; the first after the last
+        after = np.append(np.arange(1, len(edge)), 0)
+        after[np.append(first[1:], len(edge)) - 1] = first
+        turn = step[:, 0] * step[after, 1] - step[:, 1] * step[after, 0]
+        low, high = np.minimum.reduceat(turn, first), np.maximum.reduceat(turn, first)
+        is_convex[rings] = (low >= 0) | (high <= 0)
+    hull[~is_convex] = shapely.convex_hull(geometry[~is_convex])
+    return hull
 
 
 def _boxes_of_hulls(hull: np.ndarray) -> np.ndarray:

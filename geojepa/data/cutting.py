@@ -22,6 +22,8 @@ TILES = 2**ZOOM
 EQUATOR_M = 40075016.685578488
 # in tiles: a line that passes a corner of four tiles this closely goes through it
 _CORNER = 1e-10
+# area that rounding may lose a length of outline, in tile units
+_LOST = 1e-10
 
 
 @dataclass
@@ -254,28 +256,49 @@ def _quarter(
         row = np.arange(len(parts))
         middle = (low[row, axis] + high[row, axis] + 1) // 2
         halves = []
-        for side in (0, 1):
-            box_low, box_high = low.astype(float), high + 1.0
-            (box_high if side == 0 else box_low)[row, axis] = middle
-            box = shapely.box(box_low[:, 0], box_low[:, 1], box_high[:, 0], box_high[:, 1])
-            cut, index = _same_dimension(
-                shapely.intersection(parts, box), shapely.get_dimensions(parts)
+        for side, half in enumerate(_halves(parts, axis, middle)):
+            bound_low, bound_high = low.copy(), high.copy()
+            if side == 0:
+                bound_high[row, axis] = middle - 1
+            else:
+                bound_low[row, axis] = middle
+            cut, index = _same_dimension(half, shapely.get_dimensions(parts))
+            spans = (
+                np.clip(span, bound_low[index], bound_high[index])
+                for span in _span(shapely.bounds(cut))
             )
-            bound_low, bound_high = box_low.astype(int)[index], box_high.astype(int)[index] - 1
-            new_low, new_high = _span(shapely.bounds(cut))
-            halves.append(
-                (
-                    cut,
-                    owner[index],
-                    np.clip(new_low, bound_low, bound_high),
-                    np.clip(new_high, bound_low, bound_high),
-                )
-            )
+            halves.append((cut, owner[index], *spans))
         parts, owner, low, high = (np.concatenate([a, b]) for a, b in zip(*halves, strict=True))
     if not done:
         return parts, owner, low
     pieces, owners, cells = (np.concatenate(column) for column in zip(*done, strict=True))
     return pieces, owners, cells
+
+
+def _halves(areas: np.ndarray, axis: np.ndarray, middle: np.ndarray) -> np.ndarray:
+    """(2, n) what of areas lies below and above `middle` along an axis.
+
+    Clipping by rectangle takes half the time of an intersection but promises no valid result, so
+    it counts only where the result is valid and both sides together have the whole area.
+    """
+    halves = np.empty((2, len(areas)), dtype=object)
+    end = TILES + 1
+    for cut in np.unique(np.stack([axis, middle]), axis=1).T:
+        rows = np.flatnonzero((axis == cut[0]) & (middle == cut[1]))
+        limits = np.array([[[-1, -1], [end, end]], [[-1, -1], [end, end]]], dtype=float)
+        limits[0, 1, cut[0]] = limits[1, 0, cut[0]] = cut[1]
+        for side in (0, 1):
+            halves[side, rows] = shapely.clip_by_rect(areas[rows], *limits[side].ravel())
+    lost = np.abs(shapely.area(halves).sum(axis=0) - shapely.area(areas))
+    is_exact = shapely.is_valid(halves).all(axis=0) & (lost <= _LOST * shapely.length(areas))
+    doubtful = np.flatnonzero(~is_exact)
+    low = np.full((2, len(doubtful), 2), -1.0)
+    high = np.full((2, len(doubtful), 2), float(end))
+    row = np.arange(len(doubtful))
+    high[0, row, axis[doubtful]] = low[1, row, axis[doubtful]] = middle[doubtful]
+    boxes = shapely.box(low[..., 0], low[..., 1], high[..., 0], high[..., 1])
+    halves[:, doubtful] = shapely.intersection(areas[doubtful], boxes)
+    return halves
 
 
 def _cells(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -40,6 +40,8 @@ from geojepa.data.vocabulary import Tagging, Vocabulary, take_rows
 from geojepa.errors import GeoJEPAError
 
 NODE, WAY, RELATION = range(3)
+# what the header of a made city names
+GENERATOR = "geojepa sample city (made, not mapped)"
 BLOCK_BYTES = 6 << 20
 MISSING_NODES = "ways with missing nodes or a single place"
 

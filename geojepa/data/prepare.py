@@ -17,8 +17,8 @@ import numpy as np
 import osmium
 from tqdm import tqdm
 
-from geojepa.data.city.write import GENERATOR
 from geojepa.data.cutting import Grid, grid_of_codes, grid_of_footprints, save_grid, take_tiles
+from geojepa.data.extract import GENERATOR
 from geojepa.data.jobs import Job, Workers
 from geojepa.data.labels import carried_tasks, tile_labels
 from geojepa.data.meaning import TASKS
@@ -130,6 +130,23 @@ def prepare(
         del cuts
         shutil.rmtree(work)
     return out
+
+
+def prepared_text(folder: Path) -> str:
+    """What prepare tells when it is done, from what it wrote."""
+    info = json.loads((folder / "corpus.json").read_text())
+    lines = []
+    for place in info["places"]:
+        skipped = ", ".join(f"{k}: {n:,}" for k, n in place["skipped"].items()) or "nothing"
+        lines.append(
+            f"{place['place']}: {place['tiles']:,} tiles, "
+            f"{place['tiles_with_image']:,} with image; "
+            f"{place['entities']:,} entities of {place['features']:,} features; tiles beyond the "
+            f"limits: {place['tiles_below_limit']:,} below, {place['tiles_above_limit']:,} above; "
+            f"skipped or repaired: {skipped}"
+        )
+    lines.append(f"{folder}: prepared (hash {info['hash']}); geojepa inspect tells more")
+    return "\n".join(lines)
 
 
 def _located(extract: str | Path) -> Path:
@@ -261,6 +278,7 @@ def _write(
         "tiles_with_image": with_image,
         "tiles_below_limit": int((~kept).sum()),
         "tiles_above_limit": int((counts > MAX_ENTITIES).sum()),
+        "entities": int(counts[kept].sum()),
         "features": cut.features,
         "tasks": tasks,
         "skipped": {k: v for k, v in sorted(cut.skipped.items()) if v},

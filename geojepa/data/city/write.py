@@ -10,9 +10,8 @@ import shapely
 
 from geojepa.data.city.plan import Frame, Plan
 from geojepa.data.city.world import Tags, Thing, World
+from geojepa.data.extract import GENERATOR
 from geojepa.files import whole
-
-GENERATOR = "geojepa sample city (made, not mapped)"
 
 
 def write_extract(path: Path, world: World, frame: Frame) -> None:
