@@ -75,7 +75,7 @@ def test_city_prepare_and_inspect(geojepa, tmp_path):
     assert re.search(r"\(hash \w+\)", told)[0] in again
     assert "tags in the table of embeddings: exact" in again
     for word in ("tiles", "entities", "tags", *TASKS, "fold 0", "lilliput"):
-        assert word in told
+        assert word in again
     status, text, _ = geojepa("inspect", corpus, "--json", "--labels", labels)
     assert status == 0
     found = json.loads(text)
