@@ -34,9 +34,9 @@ def prepare(
     footprints: Path | None = None,
     imagery: str | None = None,
     credit: str = "",
-    features: tuple[Literal["geometry", "tags"], ...] = (),
     simplify: float = 0.0,
     processes: int = 0,
+    features: tuple[Literal["geometry", "tags"], ...] = (),
 ) -> None:
     """Turn extracts (.osm.pbf, or GeoParquet of features) into one corpus.
 
@@ -50,11 +50,19 @@ def prepare(
         credit: whose the imagery is, as every figure will say; what the source says without.
         simplify: metres to which outlines are simplified; 0.3 halves many.
         processes: at work at once; as many as there are cores without.
+        features: of tokens, to be computed now and kept, rather than when first needed.
     """
     from geojepa.data.prepare import prepare as run
     from geojepa.data.prepare import prepared_text
 
     run(extracts, out, footprints, imagery, credit, simplify, processes)
+    if features:
+        from geojepa.data.corpus import Corpus
+        from geojepa.model.feature_cache import geometry_features, tag_features
+
+        known = {"geometry": geometry_features, "tags": tag_features}
+        for kind in features:
+            known[kind](Corpus.open(out))
     print(prepared_text(out))
 
 

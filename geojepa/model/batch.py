@@ -1,19 +1,16 @@
 """A batch of tiles as tensors: ragged tokens, entities first, then image patches, tile by tile."""
 
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from geojepa.data.corpus import Corpus
 from geojepa.errors import GeoJEPAError
-from geojepa.files import whole
 from geojepa.model.config import ModelConfig
-from geojepa.model.geometry import ENCODER_VERSION, GEOMETRY_DIM, encode_geometries
+from geojepa.model.feature_cache import geometry_features
 from geojepa.model.tags import TagTable
 
 PATCH = 16
@@ -61,8 +58,8 @@ class Batch:
 class Batches:
     """Makes batches of a corpus for a model: looks tags up, encodes geometries once, cuts patches.
 
-    Geometry features depend on no weight, so they are computed once for a corpus and kept beside
-    it as a memory-mapped file.
+    Geometry features depend on no weight: they are computed once for a corpus and kept, see
+    `feature_cache`.
     """
 
     def __init__(self, corpus: Corpus, config: ModelConfig):
@@ -98,7 +95,7 @@ class Batches:
         cu_tags = np.concatenate([[0], np.cumsum(known)])[data.cu_tags]
         geometry = np.empty((len(entity_slot), 0), dtype=np.float32)
         if self.geometry is not None:
-            geometry = np.asarray(self.geometry[data.entity])
+            geometry = self.geometry[data.entity]
         return Batch(
             cu_seqlens=torch.from_numpy(cu.astype(np.int32)),
             max_seqlen=int((entities + patches).max(initial=0)),
@@ -140,25 +137,3 @@ def patch_boxes(size: int) -> np.ndarray:
     right, top = (column + 1) / side, 1 - row / side
     corners = [left, bottom, right, bottom, right, top, left, top]
     return np.stack(corners, axis=1).astype(np.float32)
-
-
-def geometry_features(corpus: Corpus) -> np.ndarray:
-    """(all entities, GEOMETRY_DIM) float32, memory-mapped from a cache beside the corpus."""
-    parts = [_cached_geometry(Corpus.open(path)) for path in corpus.paths]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _cached_geometry(corpus: Corpus) -> np.ndarray:
-    path = Path(corpus.paths[0]) / f"geometry_{corpus.hash}_{ENCODER_VERSION}.npy"
-    if not path.exists():
-        with whole(path) as part:
-            count = corpus.entities
-            features = np.lib.format.open_memmap(
-                part, mode="w+", dtype=np.float32, shape=(count, GEOMETRY_DIM)
-            )
-            lots = np.array_split(np.arange(len(corpus)), max(1, len(corpus) // 256))
-            for rows in tqdm(lots, desc="geometry", disable=None):
-                data = corpus.read(rows)
-                features[data.entity] = encode_geometries(data.geometry, data.box)
-            features.flush()
-    return np.load(path, mmap_mode="r")
