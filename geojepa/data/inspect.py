@@ -7,14 +7,15 @@ import pandas as pd
 
 from geojepa.data.corpus import Corpus
 from geojepa.data.features import KINDS
-from geojepa.data.labels import TASKS
+from geojepa.data.labels import column_of, paper_kept
+from geojepa.data.meaning import TASKS
 from geojepa.data.splits import FOLDS, blocks, split
 from geojepa.errors import GeoJEPAError
 from geojepa.files import whole
 
 
-def summary(corpus: Corpus) -> dict:
-    """Tiles, entities by kind, tags, labels and splits of a corpus."""
+def summary(corpus: Corpus, rule: str = "exact") -> dict:
+    """Tiles, entities by kind, tags, labels by one of the two rules, and splits of a corpus."""
     tiles = corpus.tiles
     kinds = np.zeros(len(KINDS), dtype=int)
     for first in range(0, len(corpus), 4096):
@@ -45,20 +46,22 @@ def summary(corpus: Corpus) -> dict:
         "tags": int(uses.sum()),
         "distinct_tags": int((uses > 0).sum()),
         "top_keys": dict(sorted(per_key.items(), key=lambda item: -item[1])[:12]),
-        "labels": {task: _label(tiles[task]) for task in TASKS},
+        "labels": {column_of(task, rule): _label(corpus, task, rule) for task in TASKS},
         "splits": _splits(corpus),
     }
 
 
-def _label(values: pd.Series) -> dict | None:
+def _label(corpus: Corpus, task: str, rule: str) -> dict | None:
+    values = corpus.tiles[column_of(task, rule)]
     known = values.dropna()
     if known.empty:
         return None
-    return {
+    found = {
         "tiles": len(known),
         "positive": int((known > 0).sum()),
         "total": round(float(known.sum()), 1),
     }
+    return found | {"kept": int(paper_kept(values, task).sum())} if rule == "paper" else found
 
 
 def _splits(corpus: Corpus) -> dict:
@@ -91,6 +94,7 @@ def summary_text(found: dict) -> str:
             if label
             else "no label in this source"
         )
+        told += f", {label['kept']:,} kept" if label and "kept" in label else ""
         lines.append(f"label      {task:<16} {told}")
     for fold, parts in enumerate(found["splits"]["folds"]):
         counts = ", ".join(f"{part} {n}" for part, n in parts.items())
@@ -104,12 +108,20 @@ def summary_text(found: dict) -> str:
     return "\n".join(lines)
 
 
-def write_labels(corpus: Corpus, path: str | Path) -> None:
-    """One line a tile: tile_id, entities and the five labels, empty where there is none."""
+def write_labels(corpus: Corpus, path: str | Path, rule: str = "exact") -> None:
+    """One line a tile: tile_id, entities and the five labels, empty where there is none.
+
+    By rule paper also which tiles it keeps for each task, in columns such as `kept_bridge`.
+    """
     tiles = corpus.tiles
     table = pd.DataFrame({"tile_id": tiles.tile_id, "entities": tiles.entities})
     for task in TASKS:
-        values = tiles[task].astype(float)
-        table[task] = values.round(1) if task == "max_speed" else values.astype("Int64")
+        values = tiles[column_of(task, rule)].astype(float)
+        column = values.round(1) if task == "max_speed" else values.astype("Int64")
+        table[column_of(task, rule)] = column
+    if rule == "paper":
+        for task in TASKS:
+            kept = paper_kept(tiles[column_of(task, rule)], task)
+            table[f"kept_{task}"] = kept.astype(int)
     with whole(path) as part:
         table.to_csv(part, index=False)

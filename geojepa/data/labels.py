@@ -7,7 +7,9 @@ generator so that numbers can be set side by side.
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import shapely
 
 from geojepa.data.cutting import Grid, Pieces, code_of_cells, to_units
@@ -21,6 +23,11 @@ RULES = ("exact", "paper")
 # share of label-0 tiles that rule paper keeps
 PAPER_ZEROS = {"building_count": 0.10, "traffic_signals": 0.05, "bridge": 0.25, "car_bridge": 0.10}
 LABELS = (*TASKS, *(f"paper_{task}" for task in TASKS))
+
+
+def column_of(task: str, rule: str) -> str:
+    """The column of a corpus's tiles that holds a task's label by rule `exact` or `paper`."""
+    return task if rule == "exact" else f"{rule}_{task}"
 
 
 def hides_tag(task: str, key: str, value: str) -> bool:
@@ -71,18 +78,20 @@ def piece_facts(features: Features, pieces: Pieces, footprints: Grid | None) -> 
     tags, of = features.tags, pieces.feature
     is_entity, is_point = features.is_entity, features.kind == POINT
     speed = np.where(is_entity & tags.say(Says.HIGHWAY), tags.speed, np.float32(np.nan))
-    paper_bridge = tags.say(Says.PAPER_BRIDGE)
+    # rule paper ignores relations
+    is_read = ~pc.starts_with(features.name, "relation/").to_numpy(zero_copy_only=False)
+    paper_bridge = is_read & tags.say(Says.PAPER_BRIDGE)
     columns = {
         "traffic_signals": is_entity & is_point & tags.say(Says.SIGNAL),
         "max_speed": speed,
         "bridge": is_entity & tags.say(Says.BRIDGE),
         "car_bridge": is_entity & tags.say(Says.BRIDGE) & tags.say(Says.CARS),
         "paper_traffic_signals": is_point & tags.say(Says.PAPER_SIGNAL),
-        "paper_building_count": tags.say(Says.PAPER_BUILDING),
-        "paper_max_speed": tags.paper_speed,
+        "paper_building_count": is_read & tags.say(Says.PAPER_BUILDING),
+        "paper_max_speed": np.where(is_read, tags.paper_speed, np.float32(-1)),
         "paper_bridge": paper_bridge,
         "paper_car_bridge": paper_bridge & tags.say(Says.PAPER_CARS),
-        "paper_highway": tags.say(Says.PAPER_HIGHWAY),
+        "paper_highway": is_read & tags.say(Says.PAPER_HIGHWAY),
     }
     facts = {name: column[of] for name, column in columns.items()}
     facts["building_count"] = _is_building_here(features, pieces, footprints)
@@ -156,8 +165,9 @@ def tile_labels(facts: pa.Table, tile: np.ndarray, tiles: int) -> dict[str, np.n
     return labels
 
 
-def paper_kept(labels: np.ndarray, task: str, seed: int = 0) -> np.ndarray:
+def paper_kept(labels: npt.ArrayLike, task: str, seed: int = 0) -> np.ndarray:
     """(T,) whether rule paper keeps a tile: all with a label but 0, and a draw of the others."""
+    labels = np.asarray(labels, dtype=float)
     kept = ~np.isnan(labels)
     drawn = np.random.default_rng(seed).random(len(labels)) < PAPER_ZEROS.get(task, 1.0)
     return kept & ((labels != 0) | drawn)

@@ -30,7 +30,7 @@ from geojepa.data.features import (
     repaired,
 )
 from geojepa.data.labels import counts_as_building, own_evidence
-from geojepa.data.meaning import PAPER, TASKS, Says
+from geojepa.data.meaning import TASKS, Says
 from geojepa.data.vocabulary import Tagging, Vocabulary
 
 Member = tuple[int, int]
@@ -48,9 +48,6 @@ def read_relations(folder: Path, vocabulary: Vocabulary) -> Features:
     rows = np.flatnonzero(is_entity(tags, kind))
     tags, kind = tags.take(rows), kind[rows]
     kind[tags.say(Says.TYPE_AREA)] = POLYGON
-    # rule paper ignores relations
-    tags.any &= ~int(PAPER)
-    tags.paper_speed[:] = -1
     table = table.take(pa.array(rows))
     ids = opl.ids_of(table)
     members = _lists(*opl.members_of(table))

@@ -7,7 +7,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from geojepa.data.corpus import Corpus
-from geojepa.data.labels import SAME_VIEW, TASKS
+from geojepa.data.labels import RULES, SAME_VIEW, TASKS, column_of, paper_kept
 from geojepa.data.splits import Split, blocks, tile_keys
 from geojepa.errors import GeoJEPAError
 from geojepa.evaluation.baselines import System
@@ -33,6 +33,7 @@ def benchmark(
     seeds: Sequence[int] = (0,),
     label_share: float = 1.0,
     transductive: bool = False,
+    rule: str = "exact",
 ) -> Results:
     """Measure systems by small heads on their features.
 
@@ -46,15 +47,18 @@ def benchmark(
         seeds: of the heads that draw.
         label_share: share of the training and validation tiles whose label the heads see.
         transductive: accept systems that were trained on test tiles, and say so in the table.
+        rule: of the labels. By `paper` a task's tiles are those that its own draw keeps, no
+            further thinned ones; masked views hide the evidence of rule `exact`.
 
     Raises:
         GeoJEPAError: unknown task or probe, or a system has seen the test tiles.
     """
     _check_names("task", tasks, TASKS)
     _check_names("probe", probes, tuple(PROBES))
+    _check_names("rule", [rule], RULES)
     tiles = corpus.tiles
     keys = tile_keys(tiles)
-    sets = _tile_sets(corpus, keys, tasks)
+    sets = _tile_sets(corpus, keys, tasks, rule)
     shown = hashed(keys, "labels") < label_share * 2.0**64
     pooled = _pooled_names(splits)
     runs = [(one, split, seed) for one in systems for seed in one.seeds for split in splits]
@@ -69,7 +73,7 @@ def benchmark(
             "system": system.name,
             "kind": system.kind,
             "modalities": system.modalities,
-            "rule": "exact",
+            "rule": rule,
             "split": pooled[split.name],
             "fold": split.name,
             "seed": seed,
@@ -133,16 +137,18 @@ def _has_seen(
 
 
 def _tile_sets(
-    corpus: Corpus, keys: np.ndarray, tasks: Sequence[str]
+    corpus: Corpus, keys: np.ndarray, tasks: Sequence[str], rule: str
 ) -> dict[str, dict[str, np.ndarray]]:
     """Labels of all tiles and of the thinned ones, NaN elsewhere; speed has no zeros to thin."""
     place = corpus.tiles["place"].to_numpy(object)
     usable = np.isin(np.arange(len(keys)), corpus.usable)
     sets = {}
     for task in tasks:
-        label = np.where(usable, corpus.tiles[task].to_numpy(float), np.nan)
+        label = np.where(usable, corpus.tiles[column_of(task, rule)].to_numpy(float), np.nan)
+        if rule == "paper":
+            label = np.where(paper_kept(label, task), label, np.nan)
         sets[task] = {"all": label}
-        if task != "max_speed":
+        if task != "max_speed" and rule == "exact":
             sets[task]["thinned"] = np.where(thinned(label, place, keys), label, np.nan)
     return sets
 

@@ -72,7 +72,7 @@ class Results:
         for about, fits in self.fits.groupby(ROW, sort=False, dropna=False):
             row = dict(zip(ROW, about, strict=True)) | _sizes(fits) | self._measures(fits)
             rows.append(row)
-            if row["task"] == "max_speed":
+            if row["task"] == "max_speed" and row["rule"] == "exact":
                 rows.append(row | {"thinned": "thinned"})
         table = pd.DataFrame(rows)
         # also where nothing could be measured
@@ -82,10 +82,10 @@ class Results:
         """Masked skill on thinned tiles and average precision on all, averaged over tasks.
 
         Tasks without labels or without enough positives in a split stay out; `tasks` names the
-        rest. Masked building_count is never part.
+        rest. Masked building_count is never part, nor are labels by rule `paper`.
         """
         rows = []
-        masked = self.fits[self.fits["masked"]]
+        masked = self.fits[self.fits["masked"] & (self.fits["rule"] == "exact")]
         for about, fits in masked.groupby(["system", "probe", "split"], sort=False):
             name, probe, split = about
             row = {"system": name, "probe": probe, "split": split}

@@ -127,13 +127,14 @@ def benchmark_run(
     probe_seeds: int = 1,
     split: str | None = None,
     transductive: bool = False,
+    rule: str = "exact",
 ) -> Results:
     """Measure the runs of a folder beside every baseline, on the splits they held out.
 
     Args:
         run: folder of runs, or one run.
         corpus: the tiles that they were trained on.
-        tasks, masked, probes, transductive: as in `benchmark`.
+        tasks, masked, probes, transductive, rule: as in `benchmark`.
         probe_seeds: how many seeds for heads that draw.
         split: test on this split instead, such as "fold 1 of 5" or "place malta".
 
@@ -156,4 +157,5 @@ def benchmark_run(
         probes,
         range(probe_seeds),
         transductive=transductive,
+        rule=rule,
     )
