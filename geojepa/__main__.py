@@ -12,6 +12,7 @@ import tyro
 from geojepa.errors import GeoJEPAError
 
 Device = Literal["auto", "cpu", "cuda"]
+Rule = Literal["exact", "paper"]
 
 
 def city(out: Path = Path("data"), seed: int = 0, size: int = 28) -> None:
@@ -70,6 +71,7 @@ def inspect(
     corpora: Annotated[list[Path], tyro.conf.Positional],
     json_: Annotated[bool, tyro.conf.arg(name="json")] = False,
     labels: Path | None = None,
+    rule: Rule = "exact",
 ) -> None:
     """Say what is in a corpus: tiles, entities, tags, labels, splits.
 
@@ -77,6 +79,7 @@ def inspect(
         corpora: folders made by prepare.
         json_: print JSON.
         labels: also write one line a tile to this CSV file.
+        rule: of the labels: ours, or the paper's with the tiles that it keeps.
     """
     from geojepa.data.corpus import Corpus
     from geojepa.data.inspect import summary, summary_text, write_labels
@@ -84,7 +87,7 @@ def inspect(
 
     corpus = Corpus.open(corpora)
     coverage = TagTable.load().coverage(corpus.vocabulary, corpus.tag_uses.tolist())
-    found = summary(corpus) | {"tag_coverage": coverage}
+    found = summary(corpus, rule) | {"tag_coverage": coverage}
     if json_:
         print(json.dumps(found, indent=1, ensure_ascii=False))
     else:
@@ -92,7 +95,7 @@ def inspect(
         told = ", ".join(f"{match} {count:,}" for match, count in coverage.items())
         print(f"tags in the table of embeddings: {told}")
     if labels:
-        write_labels(corpus, labels)
+        write_labels(corpus, labels, rule)
 
 
 def pretrain(
@@ -160,6 +163,7 @@ def benchmark(
     probe_seeds: int = 1,
     split: str | None = None,
     transductive: bool = False,
+    rule: Rule = "exact",
     out: Path | None = None,
 ) -> None:
     """Measure a run beside every baseline and print a tidy table.
@@ -173,6 +177,7 @@ def benchmark(
         probe_seeds: seeds of the heads that draw.
         split: such as "fold 1 of 5"; without, the splits that the runs held out.
         transductive: accept test tiles that the run was trained on, and say so in the table.
+        rule: of the labels: ours, or the paper's on the tiles that it keeps.
         out: also write the whole table to this CSV file.
     """
     from geojepa.data.corpus import Corpus
@@ -189,8 +194,9 @@ def benchmark(
         probe_seeds,
         split,
         transductive,
+        rule,
     )
-    columns = ["system", "probe", "task", "masked", "thinned", "n_test", "positives"]
+    columns = ["system", "probe", "task", "rule", "masked", "thinned", "n_test", "positives"]
     columns += ["mae", "skill", "auroc", "average_precision", "spearman", "transductive"]
     print(results.table[columns].to_string(index=False, float_format="{:.3f}".format))
     if out:
