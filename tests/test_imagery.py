@@ -1,6 +1,7 @@
 """Rasters of known colours at known places land in the right tile, north up."""
 
 import warnings
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -280,6 +281,28 @@ def test_a_palette_is_refused(tmp_path):
 def test_rasters_that_cannot_be_placed_or_read_are_refused(tmp_path, options, cause):
     with pytest.raises(GeoJEPAError, match=rf"a.tif: .*{cause}"):
         read_images(write_raster(tmp_path / "a.tif", **options), grid_of(TILES))
+
+
+def test_a_raster_beyond_the_earth_is_refused(tmp_path):
+    path = write_raster(tmp_path / "a.tif")
+    for x in (-1e47, np.inf, np.nan):
+        with rasterio.open(path, "r+") as file:
+            file.transform = rasterio.Affine(19, 0, x, 0, -19, 0)
+        with pytest.raises(GeoJEPAError, match=r"a.tif: the raster lies beyond the Earth"):
+            open_imagery(path)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_damaged_rasters_are_read_or_refused(tmp_path):
+    whole = write_raster(tmp_path / "a.tif", 16, "EPSG:32631", compress="deflate").read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        data = np.frombuffer(whole, np.uint8).copy()
+        # the head, where a damage has a meaning
+        data[rng.integers(0, min(len(data), 900), 8)] = rng.integers(0, 256, 8)
+        (tmp_path / "a.tif").write_bytes(data.tobytes())
+        with suppress(GeoJEPAError):
+            read_images(tmp_path / "a.tif", grid_of(TILES))
 
 
 def test_missing_broken_and_distant_imagery_is_refused(tmp_path):

@@ -9,10 +9,10 @@ import numpy as np
 import rasterio
 import shapely
 from PIL import Image
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 
 from geojepa.data.cutting import Grid
-from geojepa.data.imagery.raster import SIZE, Imagery, Raster, completed, mosaic, stack
+from geojepa.data.imagery.raster import SIZE, UNREADABLE, Imagery, Raster, completed, mosaic, stack
 from geojepa.errors import GeoJEPAError
 
 _SUFFIXES = (".webp", ".png", ".jpg", ".jpeg", ".tif")
@@ -88,6 +88,6 @@ def _georeferenced(folder: Path) -> list[Path]:
                 with rasterio.open(path) as file:
                     if file.crs is not None:
                         found.append(path)
-        except RasterioError as error:
+        except UNREADABLE as error:
             raise GeoJEPAError(f"{path}: not a readable raster; replace or remove it") from error
     return found

@@ -8,6 +8,7 @@ from typing import Self
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.transform import from_bounds
 from rasterio.vrt import WarpedVRT
@@ -18,8 +19,12 @@ from geojepa.data.cutting import EQUATOR_M, TILES, Grid, to_units
 from geojepa.errors import GeoJEPAError
 
 SIZE = 224
+# what rasterio lets through of a damaged file; ValueError is that of its names and CRS
+UNREADABLE = (rasterio.errors.RasterioError, CPLE_BaseError, ValueError)
 # A tile that is covered less than this has no image: black borders are not ground.
 _COVERED = 0.98
+# No bounds reach as far, in any unit; PROJ takes for ever over those of a damaged file.
+_EARTH = 1e9
 
 
 class Imagery(ABC):
@@ -119,7 +124,7 @@ class Raster:
     def _readable(self) -> Iterator[None]:
         try:
             yield
-        except (rasterio.errors.RasterioError, rasterio.errors.CRSError) as error:
+        except UNREADABLE as error:
             raise GeoJEPAError(f"{self.name}: not a readable raster; {self._remedy}") from error
 
 
@@ -197,6 +202,8 @@ def _what_is_wrong(file: rasterio.DatasetReader) -> str:
     """Why a raster is no picture of the ground, and the remedy; "" where it is one."""
     if file.crs is None:
         return "has no CRS; write it with one"
+    if not np.abs(file.bounds).max() < _EARTH:
+        return "lies beyond the Earth; mend its geotransform"
     if ColorInterp.palette in file.colorinterp:
         return "has a palette; expand it, as with gdal_translate -expand rgb"
     if file.count < 3:
