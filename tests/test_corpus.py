@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import datasets
 import geopandas
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from geojepa.data.corpus import Corpus
 from geojepa.data.cutting import to_degrees
 from geojepa.data.meaning import TASKS
 from geojepa.data.prepare import prepare
-from geojepa.data.writing import CorpusWriter
+from geojepa.data.writing import SCHEMA, CorpusWriter
 from geojepa.errors import GeoJEPAError
 from geojepa.files import whole
 
@@ -100,6 +101,23 @@ def test_images_are_those_of_the_picture(city, tiny_corpus):
                                     for s in (rows, columns))]  # fmt: skip
                 found = image[rows, columns].astype(float).mean(axis=(0, 1))
                 np.testing.assert_allclose(found, there.mean(axis=(1, 2)), atol=2.5)
+
+
+def test_hugging_face_datasets_reads_the_same(tmp_path, tiny_corpus):
+    path = write_osm(tmp_path / "a.osm.pbf", objects())
+    joint = Corpus.open([prepare([path], tmp_path / "a"), tiny_corpus.paths[0]])
+    rows = joint.dataset
+    assert rows.features == datasets.Features.from_arrow_schema(SCHEMA)
+    assert rows["tile_id"][:] == joint.tiles.tile_id.tolist()
+    for row in (0, 3, len(joint) - 1):
+        data, found = joint.read([row]), rows[row]
+        assert found["feature_id"] == data.feature_id
+        assert found["kind"] == data.kind.tolist()
+        assert np.float32(found["box"]).tolist() == data.box.tolist()
+        assert [len(tags) for tags in found["tags"]] == np.diff(data.cu_tags).tolist()
+        assert found["share"] == data.share.tolist()
+        assert shapely.from_wkb(found["geometry"]).tolist() == data.geometry.tolist()
+        assert (found["image"] is not None) == data.has_image[0]
 
 
 def test_joined_corpora_share_one_vocabulary(tmp_path, tiny_corpus):
@@ -215,7 +233,7 @@ def test_a_failing_write_leaves_the_old(tmp_path, monkeypatch):
 KILLED = """
 import os, signal, sys
 from geojepa.data.prepare import prepare
-from geojepa.data.writing import CorpusWriter
+from geojepa.data.writing import SCHEMA, CorpusWriter
 finish = CorpusWriter.finish
 def die(self):
     finish(self)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import geopandas
 import numpy as np
@@ -20,6 +21,9 @@ from geojepa.data.splits import usable
 from geojepa.data.writing import IMAGE_SIZE as SIZE
 from geojepa.data.writing import SCHEMA, SCHEMA_VERSION
 from geojepa.errors import GeoJEPAError
+
+if TYPE_CHECKING:
+    import datasets
 
 
 @dataclass
@@ -169,6 +173,13 @@ class Corpus:
     def usable(self) -> np.ndarray:
         """Rows that training and benchmark take; see `splits.usable`."""
         return np.flatnonzero(usable(self.tiles))
+
+    @property
+    def dataset(self) -> "datasets.Dataset":
+        """The same tiles as HF datasets has them, memory-mapped: every column of `SCHEMA`."""
+        import datasets
+
+        return datasets.concatenate_datasets([datasets.load_from_disk(p) for p in self.paths])
 
     @property
     def entities(self) -> int:
