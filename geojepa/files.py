@@ -54,6 +54,16 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def cache_folder() -> Path:
+    """Where downloads and the like are kept: what GEOJEPA_CACHE names, else the user's cache."""
+    named = os.environ.get("GEOJEPA_CACHE")
+    if named:
+        return Path(named).expanduser()
+    import pooch
+
+    return Path(pooch.os_cache("geojepa"))
+
+
 def place_of(extract: str | Path) -> str:
     """The place that an extract is named after: its file, or its folder where that says nothing.
 

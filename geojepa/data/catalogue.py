@@ -14,11 +14,9 @@ from hashlib import sha256 as digest
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-import pooch
-
 from geojepa.data.download import download, public, published_md5, record_path
 from geojepa.errors import GeoJEPAError
-from geojepa.files import sha256
+from geojepa.files import cache_folder, sha256
 
 GITHUB = "https://raw.githubusercontent.com"
 GEOFABRIK = "https://download.geofabrik.de"
@@ -103,7 +101,7 @@ def _of_place(place: str) -> Path:
                 "replace the file, or take it out of GEOJEPA_MIRROR"
             )
         return mirrored
-    return download(_url(entry), _kept() / "places" / name, f"sha256:{entry['sha256']}")
+    return download(_url(entry), cache_folder() / "places" / name, f"sha256:{entry['sha256']}")
 
 
 def _of_region(region: str) -> Path:
@@ -113,7 +111,7 @@ def _of_region(region: str) -> Path:
             f"geofabrik:europe/malta ({', '.join(CONTINENTS)})"
         )
     file = f"{region}-latest.osm.pbf"
-    url, target = f"{GEOFABRIK}/{file}", _kept() / "geofabrik" / file
+    url, target = f"{GEOFABRIK}/{file}", cache_folder() / "geofabrik" / file
     found = _mirrored(file, target.name) or _used_again(region, target)
     if found:
         return found
@@ -137,18 +135,12 @@ def _of_url(url: str) -> Path:
         )
     host = re.sub(r"[^\w.-]", "_", parts.hostname)
     # one folder a URL, so that files of the same name never mix
-    target = _kept() / "urls" / f"{host}-{digest(url.encode()).hexdigest()[:12]}" / name
+    target = cache_folder() / "urls" / f"{host}-{digest(url.encode()).hexdigest()[:12]}" / name
     return _mirrored(name) or _used_again(public(url), target) or download(url, target)
 
 
 def _url(entry: dict) -> str:
     return f"{GITHUB}/{entry['repository']}/{entry['commit']}/{entry['path']}"
-
-
-def _kept() -> Path:
-    """The folder of downloads."""
-    named = os.environ.get("GEOJEPA_CACHE")
-    return Path(named).expanduser() if named else Path(pooch.os_cache("geojepa"))
 
 
 def _mirrored(*names: str) -> Path | None:

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import pooch
 from tqdm import tqdm
 
 from geojepa.data.corpus import Corpus
 from geojepa.errors import GeoJEPAError
-from geojepa.files import whole
+from geojepa.files import cache_folder, whole
 from geojepa.model.geometry import ENCODER_VERSION, GEOMETRY_DIM, encode_geometries
 from geojepa.model.tags import TAG_DIM, TagTable, entity_tag_embeddings
 
@@ -165,9 +164,8 @@ def cached(
         "shape": list(shape),
     }
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
-    named = os.environ.get("GEOJEPA_CACHE")
-    cache = Path(named).expanduser() if named else Path(pooch.os_cache("geojepa"))
-    paths = [folder / "features" / f"{kind}-{key}.npy" for folder in (corpus.paths[0], cache)]
+    folders = corpus.paths[0], cache_folder()
+    paths = [folder / "features" / f"{kind}-{key}.npy" for folder in folders]
     for path in paths:
         if (found := _opened(path, about)) is not None:
             return found

@@ -2,16 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
-
-from geojepa.data.cutting import Grid
 from geojepa.data.imagery.folder import FolderImagery
 from geojepa.data.imagery.raster import SIZE, Imagery, RasterImagery
 from geojepa.data.imagery.stac import StacImagery
 from geojepa.data.imagery.web import WebImagery
 from geojepa.errors import GeoJEPAError
 
-__all__ = ["SIZE", "Imagery", "open_imagery", "read_images"]
+__all__ = ["SIZE", "Imagery", "open_imagery"]
 
 
 def open_imagery(source: str | Path) -> Imagery:
@@ -42,18 +39,3 @@ def open_imagery(source: str | Path) -> Imagery:
         raise GeoJEPAError(f"{path}: no such imagery; give a GeoTIFF or a folder of images")
     return FolderImagery(path) if path.is_dir() else RasterImagery(path)
 
-
-def read_images(source: str | Path, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """Images (T, 224, 224, 3) of all tiles at once, and (T,) whether there is one.
-
-    Raises:
-        GeoJEPAError: as `open_imagery`, and if no tile has an image.
-    """
-    with open_imagery(source) as imagery:
-        images, has_image = imagery.read(grid, np.arange(len(grid.tile_id)))
-    if not has_image.any():
-        raise GeoJEPAError(
-            f"{source}: the imagery covers no tile of the extract; "
-            "give imagery of the same place, or none"
-        )
-    return images, has_image

@@ -2,17 +2,14 @@
 
 import hashlib
 import io
-import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from importlib.metadata import version
 from itertools import product
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import contextily
 import numpy as np
-import pooch
 import requests
 from PIL import Image
 from rasterio.io import MemoryFile
@@ -23,7 +20,7 @@ from xyzservices import TileProvider
 from geojepa.data.cutting import EQUATOR_M, ZOOM, Grid
 from geojepa.data.imagery.raster import SIZE, Imagery, Raster, mosaic, stack
 from geojepa.errors import GeoJEPAError
-from geojepa.files import whole
+from geojepa.files import cache_folder, whole
 
 AGENT = f"geojepa/{version('geojepa')}"
 CONNECTIONS = 4
@@ -186,12 +183,6 @@ def ask(session: requests.Session, method: str, url: str, json: dict | None = No
 def host_of(url: str) -> str:
     """The server that a URL names: what may be shown of it, as the rest may hold a token."""
     return urlsplit(url).netloc.rpartition("@")[2]
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: the folder that GEOJEPA_CACHE names, else the user's cache."""
-    named = os.environ.get("GEOJEPA_CACHE")
-    return Path(named).expanduser() if named else Path(pooch.os_cache("geojepa"))
 
 
 def _provider(source: str) -> TileProvider:
