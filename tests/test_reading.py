@@ -98,6 +98,39 @@ def test_multipolygon_that_lacks_a_ring_is_skipped_and_counted(read):
     assert features.skipped["relation members outside the extract"] == 1
 
 
+@pytest.mark.parametrize(
+    ("outer", "inner", "area"),
+    [
+        # a spur: one edge there and back
+        ([1, 2, 51, 2, 3, 4, 1], [11, 12, 13, 14, 11], 1 - 0.04),
+        # a hole that shares two corners, and one that shares an edge, with the outer ring
+        ([1, 41, 2, 3, 43, 4, 1], [41, 12, 43, 11, 41], 1 - 0.1),
+        ([1, 2, 3, 4, 1], [1, 2, 12, 11, 1], 1 - (1 + 0.2) / 2 * 0.4),
+        # a ring that crosses itself, about a hole in one of its halves
+        ([1, 2, 4, 3, 1], [61, 62, 63, 61], 0.5 - 0.005),
+    ],
+    ids=["spur", "corners", "edge", "bow"],
+)
+def test_area_of_rings_that_touch_and_cross_is_even_odd(read, outer, inner, area):
+    others = [
+        *(node(41, 0.005, 0), node(43, 0.005, 0.01), node(51, 0.02, 0)),
+        *(node(61, 0.004, 0.001), node(62, 0.005, 0.002), node(63, 0.004, 0.002)),
+    ]
+    members = [("w", 1, "outer"), ("w", 2, "inner")]
+    lake = relation(1, members, type="multipolygon", natural="water")
+    features = read(*NODES, *others, way(1, outer), way(2, inner), lake)
+    assert shape(features, "relation/1").area == pytest.approx(area * 0.01**2)
+
+
+def test_multipolygon_with_a_ring_that_does_not_close_is_skipped_and_counted(read):
+    """The hole would be taken for the area."""
+    members = [("w", 1, "outer"), ("w", 2, "inner")]
+    lake = relation(1, members, type="multipolygon", natural="water")
+    features = read(*NODES, way(1, RING[:-1]), way(2, INNER), lake)
+    assert len(features) == 0
+    assert features.skipped["relations without a complete geometry"] == 1
+
+
 def test_tagged_members_stay_entities_of_their_own(read):
     members = [("w", 1, "outer"), ("w", 2, "inner")]
     features = read(

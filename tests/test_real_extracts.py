@@ -1,17 +1,11 @@
-"""Real extracts, where they are at hand, against counts by another way.
+"""Real extracts, where they are at hand, against counts by another way; see `oracle`."""
 
-Labels are counted with pyosmium's own handler and shapely alone, in degrees, tile by tile: no
-function of the package takes part.
-"""
-
-import math
 import os
 from collections import defaultdict
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import osmium
+import oracle
 import pandas as pd
 import pytest
 import shapely
@@ -28,7 +22,6 @@ LARGE = (
 CARS = {"motorway", "trunk", "primary", "secondary", "tertiary"}
 CARS |= {f"{name}_link" for name in CARS}
 CARS |= {"unclassified", "residential", "service", "living_street"}
-N = 2**16
 
 pytestmark = pytest.mark.skipif(
     not (ROOT / "osm").is_dir(), reason=f"no extracts in {ROOT}; set GEOJEPA_DATA to their folder"
@@ -37,12 +30,6 @@ all_of_them = pytest.mark.skipif(
     not os.environ.get("GEOJEPA_ALL_EXTRACTS"),
     reason="takes minutes; set GEOJEPA_ALL_EXTRACTS=1 to read all eight extracts",
 )
-
-
-def place(lon, lat) -> tuple[float, float]:
-    """Tile column and row, with fractions."""
-    y = math.asinh(math.tan(math.radians(lat))) / math.pi
-    return (lon + 180) / 360 * N, (1 - y) / 2 * N
 
 
 def kmh(value) -> list[float]:
@@ -58,113 +45,57 @@ def kmh(value) -> list[float]:
     return found
 
 
-class Count(osmium.SimpleHandler):
-    """Counts of each tile from nodes and ways; buildings by closed ways and their centres."""
-
-    def __init__(self):
-        super().__init__()
-        self.signals = defaultdict(int)
-        self.bridge, self.car = set(), set()
-        self.speed = defaultdict(float)
-        self.buildings = defaultdict(int)
-        self.building_rings = {}
-        self.unplaced = 0
-
-    def node(self, n):
-        tags = dict(n.tags)
-        tile = tuple(math.floor(k) for k in place(n.location.lon, n.location.lat))
-        if (
+def label_counts(found: list[oracle.Thing]) -> dict[str, dict]:
+    """Exact labels by tile, as the benchmark words them."""
+    signals, speed = defaultdict(int), defaultdict(float)
+    bridge, car = {}, {}
+    for thing in found:
+        tags = thing.tags
+        is_signal = (
             tags.get("highway") == "traffic_signals"
             or tags.get("crossing") == "traffic_signals"
             or tags.get("crossing:signals") == "yes"
-        ):
-            self.signals[tile] += 1
-        if tags.get("bridge", "no") != "no" or tags.get("man_made") == "bridge":
-            self.bridge.add(tile)
-        if tags.get("building", "no") != "no":
-            self.buildings[tile] += 1
-        if "highway" in tags and kmh(tags.get("maxspeed", "")):
-            self.speed[tile] = max(self.speed[tile], *kmh(tags["maxspeed"]))
-
-    def way(self, w):
-        tags = dict(w.tags)
+        )
         is_bridge = tags.get("bridge", "no") != "no" or tags.get("man_made") == "bridge"
         speeds = kmh(tags.get("maxspeed", "")) if "highway" in tags else []
-        is_building = tags.get("building", "no") != "no" and tags.get("area") != "no"
-        if not (is_bridge or speeds or is_building):
-            return
-        try:
-            line = [place(n.lon, n.lat) for n in w.nodes]
-        except osmium.InvalidLocationError:
-            return
-        if is_building and w.is_closed() and len(line) > 3:
-            self.building_rings[w.id] = shapely.Polygon(line)
-        for tile in tiles_crossed(line) if is_bridge or speeds else ():
+        if not thing.is_entity or not (is_signal or is_bridge or speeds):
+            continue
+        for tile in thing.tiles():
+            if is_signal and thing.kind == "point":
+                signals[tile] += 1
             if is_bridge:
-                self.bridge.add(tile)
+                bridge[tile] = 1
             if is_bridge and tags.get("highway") in CARS:
-                self.car.add(tile)
+                car[tile] = 1
             if speeds:
-                self.speed[tile] = max(self.speed[tile], *speeds)
-
-    def relation(self, r):
-        tags = dict(r.tags)
-        if tags.get("type") == "multipolygon" and tags.get("building", "no") != "no":
-            self.unplaced += 1
-
-
-def tiles_crossed(line) -> set[tuple[int, int]]:
-    """Tiles that any segment meets, by the places where it crosses their borders."""
-    found = set()
-    for a, b in pairwise(line):
-        cuts = {0.0, 1.0}
-        for axis in (0, 1):
-            low, high = sorted((a[axis], b[axis]))
-            for border in range(math.ceil(low), math.floor(high) + 1):
-                if b[axis] != a[axis]:
-                    cuts.add((border - a[axis]) / (b[axis] - a[axis]))
-        steps = sorted(cuts)
-        for s, t in pairwise(steps):
-            middle = (s + t) / 2
-            found.add(tuple(math.floor(a[k] + middle * (b[k] - a[k])) for k in (0, 1)))
-    return found
-
-
-def counted(path) -> tuple[pd.DataFrame, Count]:
-    count = Count()
-    count.apply_file(str(path), locations=True)
-    for ring in count.building_rings.values():
-        point = shapely.make_valid(ring).representative_point()
-        count.buildings[math.floor(point.x), math.floor(point.y)] += 1
-    rows = {
-        "traffic_signals": count.signals,
-        "building_count": count.buildings,
-        "max_speed": count.speed,
-        "bridge": dict.fromkeys(count.bridge, 1),
-        "car_bridge": dict.fromkeys(count.car, 1),
+                speed[tile] = max(speed[tile], *speeds)
+    return {
+        "traffic_signals": signals,
+        "building_count": oracle.building_counts(found),
+        "max_speed": speed,
+        "bridge": bridge,
+        "car_bridge": car,
     }
-    return pd.DataFrame(
-        {task: pd.Series(values, dtype=float) for task, values in rows.items()}
-    ), count
 
 
 @pytest.mark.parametrize(
     "name", [*SMALL, *(pytest.param(name, marks=all_of_them) for name in LARGE)]
 )
-def test_labels_are_those_of_an_independent_count(name, tmp_path):
+def test_labels_and_entities_are_those_of_an_independent_count(name, tmp_path):
     path = ROOT / "osm" / f"{name}.osm.pbf"
     corpus = Corpus.open(prepare([path], tmp_path / "c"))
-    tiles = corpus.tiles.set_index(["x", "y"])
-    expected, count = counted(path)
-    expected = expected.reindex(tiles.index)
-    for task in ("traffic_signals", "bridge", "car_bridge"):
-        pd.testing.assert_series_equal(
-            tiles[task].astype(float), expected[task].fillna(0), check_names=False
-        )
-    np.testing.assert_allclose(tiles.max_speed, expected.max_speed, rtol=1e-6)
-    # multipolygons apart, of which the count only knows how many there are
-    difference = tiles.building_count - expected.building_count.fillna(0)
-    assert difference.abs().sum() <= count.unplaced
+    tiles = list(zip(corpus.tiles.x.tolist(), corpus.tiles.y.tolist(), strict=True))
+    found = list(oracle.things(path))
+    counts = oracle.entity_counts(found)
+    assert set(tiles) == {tile for tile, count in counts.items() if sum(count) >= 5}
+    data = corpus.read(np.arange(len(corpus)))
+    kinds = np.zeros((len(corpus), 4), dtype=int)
+    np.add.at(kinds, (np.repeat(np.arange(len(corpus)), np.diff(data.cu_entities)), data.kind), 1)
+    np.testing.assert_array_equal(kinds, [counts[tile] for tile in tiles])
+    for task, label in label_counts(found).items():
+        absent = np.nan if task == "max_speed" else 0
+        expected = np.array([label.get(tile, absent) for tile in tiles])
+        np.testing.assert_allclose(corpus.tiles[task], expected, rtol=1e-6, err_msg=task)
     assert corpus.tiles.building_count.sum() > 100
     assert corpus.attribution == "© OpenStreetMap contributors, ODbL 1.0"
     assert_content_is_sound(corpus)

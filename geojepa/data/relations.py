@@ -120,13 +120,49 @@ def _relation_shapes(
             nodes = [points[ref] for element, ref in refs if element == NODE and ref in points]
             own = [parts[start[way] : start[way + 1]] for way in there]
             found.append(np.concatenate([np.array(nodes, dtype=object), *own]))
-        elif missing[WAY]:
+        elif missing[WAY] or not _closes(lines[there]):
             # without one of its rings, what is a hole and what an area cannot be told
             found.append(np.empty(0, dtype=object))
         else:
-            area = shapely.build_area(shapely.multilinestrings(lines[there]))
+            linework = shapely.multilinestrings(lines[there])
+            is_clear = shapely.is_simple(linework)
+            area = shapely.build_area(linework) if is_clear else _even_odd(lines[there])
             found.append(shapely.get_parts(area))
     return found
+
+
+def _closes(lines: np.ndarray) -> bool:
+    """Whether lines make rings: an even number of ends at every place."""
+    ends = shapely.get_coordinates([shapely.get_point(lines, 0), shapely.get_point(lines, -1)])
+    return bool((np.unique(ends, axis=0, return_counts=True)[1] % 2 == 0).all())
+
+
+def _even_odd(lines: np.ndarray) -> shapely.Geometry:
+    """The even-odd area of rings that touch, cross or run along each other or themselves.
+
+    A stretch that is gone along twice, such as a spur, bounds nothing.
+    """
+    segments = _odd(lines)
+    faces = shapely.get_parts(shapely.polygonize([shapely.union_all(segments)]))
+    (x1, y1), (x2, y2) = shapely.get_coordinates(segments).reshape(-1, 2, 2).transpose(1, 2, 0)
+
+    def is_inside(x: float, y: float) -> bool:
+        beside = (y1 > y) != (y2 > y)
+        crossing = x1 + (y - y1) * (x2 - x1) / np.where(beside, y2 - y1, 1)
+        return bool(np.count_nonzero(beside & (crossing > x)) % 2)
+
+    points = shapely.get_coordinates(shapely.point_on_surface(faces)).tolist()
+    return shapely.union_all(faces[[is_inside(x, y) for x, y in points]])
+
+
+def _odd(lines: np.ndarray) -> np.ndarray:
+    """Segments that occur an odd number of times, in either direction."""
+    points, line = shapely.get_coordinates(lines, return_index=True)
+    ends = np.concatenate([points[:-1], points[1:]], axis=1)[line[1:] == line[:-1]]
+    is_back = (ends[:, 0] > ends[:, 2]) | ((ends[:, 0] == ends[:, 2]) & (ends[:, 1] > ends[:, 3]))
+    ends[is_back] = ends[is_back][:, [2, 3, 0, 1]]
+    segments, count = np.unique(ends, axis=0, return_counts=True)
+    return shapely.linestrings(segments[count % 2 == 1].reshape(-1, 2, 2))
 
 
 def _relate(features: Features, first: int, members: list[list[Member]]) -> None:
