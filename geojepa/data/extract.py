@@ -113,7 +113,8 @@ def _known(nodes: list[int], index: "osmium.index.LocationTable") -> np.ndarray:
     for ref in nodes:
         try:
             place = index.get(ref)
-        except KeyError:
+        except (KeyError, TypeError):
+            # negative ids have no place in the index
             continue
         if place.valid():
             found.append((ref, place.lon, place.lat))

@@ -20,6 +20,7 @@ import osmium
 from geojepa.data.cutting import load_grid
 from geojepa.data.extract import export_extract, read_objects
 from geojepa.data.features import Features
+from geojepa.data.limits import lots_within_limits
 from geojepa.data.pieces import cut_features, write_pieces
 from geojepa.data.relations import read_relations
 from geojepa.data.vocabulary import Vocabulary
@@ -32,7 +33,7 @@ def run_job(job: Job) -> Job:
     """Do one job.
 
     Jobs, by their `do`: "export" an extract into a folder; cut the "objects" of one of its blocks,
-    its "relations", or a "table" of features, to a file of pieces.
+    its "relations", or a "table" of features, to files of pieces.
 
     Raises:
         GeoJEPAError: for input that cannot be read, naming it.
@@ -43,22 +44,24 @@ def run_job(job: Job) -> Job:
             return {"blocks": export_extract(path, folder)}
         vocabulary = Vocabulary()
         features = _read(job, path, folder, vocabulary)
-    except (RuntimeError, osmium.InvalidLocationError, UnicodeDecodeError, OverflowError) as error:
+    except GeoJEPAError:
+        raise
+    except (RuntimeError, ValueError, osmium.InvalidLocationError, OverflowError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise GeoJEPAError(
             f"{path}: cannot be read as OpenStreetMap data ({reason}); "
             "it is damaged or of another format: download the extract again"
         ) from error
     grid = load_grid(folder.parent / "footprints.arrow")
-    table = cut_features(features, grid, job["simplify"])
-    pairs = write_pieces(table, vocabulary, folder / job["out"])
-    return {
-        "out": job["out"],
-        "features": int(features.is_entity.sum()),
-        "vocabulary": pairs,
-        "skipped": {name: count for name, count in features.skipped.items() if count},
-        "said": int(np.bitwise_or.reduce(features.tags.any[features.is_entity], initial=0)),
-    }
+    spills, entities, said = [], 0, 0
+    for number, lot in enumerate(lots_within_limits(features)):
+        out = f"{job['out']}-{number}.arrow"
+        table = cut_features(lot, grid, job["simplify"])
+        spills.append({"out": out, "vocabulary": write_pieces(table, vocabulary, folder / out)})
+        entities += int(lot.is_entity.sum())
+        said |= int(np.bitwise_or.reduce(lot.tags.any[lot.is_entity], initial=0))
+    skipped = {name: count for name, count in features.skipped.items() if count}
+    return {"spills": spills, "features": entities, "skipped": skipped, "said": said}
 
 
 def _read(job: Job, path: Path, folder: Path, vocabulary: Vocabulary) -> Features:

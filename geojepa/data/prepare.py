@@ -211,12 +211,12 @@ def _cut(
             common = {"path": str(source), "folder": str(folder), "simplify": simplify}
             is_table = source.suffix == ".parquet"
             if is_table:
-                todo = [common | {"do": "table", "out": "0.arrow"}]
+                todo = [common | {"do": "table", "out": "0"}]
             else:
                 blocks = workers.run(common | {"do": "export"})["blocks"]
-                todo = [common | {"do": "relations", "out": "0.arrow"}]
+                todo = [common | {"do": "relations", "out": "0"}]
                 todo += [
-                    common | {"do": "objects", "out": f"{i + 1}.arrow", "start": a, "stop": b}
+                    common | {"do": "objects", "out": f"{i + 1}", "start": a, "stop": b}
                     for i, (a, b) in enumerate(blocks)
                 ]
             done = list(jobs.map(run, todo))
@@ -228,8 +228,9 @@ def _cut(
                 skipped.update(answer["skipped"])
                 said |= answer["said"]
             spills = [
-                Spill.open(folder / answer["out"], [(k, v) for k, v in answer["vocabulary"]])
+                Spill.open(folder / spill["out"], [(k, v) for k, v in spill["vocabulary"]])
                 for answer in done
+                for spill in answer["spills"]
             ]
             features = sum(answer["features"] for answer in done)
             return _Cut(name, source, is_table, spills, features, said, skipped)
