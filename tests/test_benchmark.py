@@ -6,7 +6,7 @@ import pytest
 
 from geojepa.data.city import build_city
 from geojepa.data.corpus import Corpus
-from geojepa.data.labels import TASKS
+from geojepa.data.labels import TASKS, paper_kept
 from geojepa.data.prepare import prepare
 from geojepa.data.splits import split, split_by_place, tile_keys
 from geojepa.errors import GeoJEPAError
@@ -281,3 +281,25 @@ def test_unknown_names_are_refused(corpus, folds):
         benchmark([Dummy(corpus)], corpus, folds, ["bridges"])
     with pytest.raises(GeoJEPAError, match="MLP"):
         benchmark([Dummy(corpus)], corpus, folds, probes=["linear"])
+
+
+def test_rule_paper_takes_its_labels_on_the_tiles_that_it_keeps(corpus, folds):
+    results = benchmark(
+        [Dummy(corpus), Oracle(corpus)], corpus, folds, probes=("LIN",), rule="paper"
+    )
+    assert set(results.table.rule) == {"paper"}
+    assert set(results.table.thinned) == {"all"}
+    assert len(results.headline()) == 0
+    for task in TASKS:
+        label = corpus.tiles[f"paper_{task}"].to_numpy(float)
+        kept = np.flatnonzero(paper_kept(label, task))
+        fits = results.fits.query("system == 'Dummy' and task == @task and not masked")
+        found = results.predictions[results.predictions.fit.isin(fits.fit)]
+        tested = np.concatenate([one.test for one in folds])
+        assert sorted(found.row) == sorted(set(tested) & set(corpus.usable) & set(kept))
+        assert (found.label == label[found.row.astype(int)]).all()
+
+
+def test_an_unknown_rule_is_refused(corpus, folds):
+    with pytest.raises(GeoJEPAError, match=r"rule 'papers'.*exact, paper"):
+        benchmark([Dummy(corpus)], corpus, folds, rule="papers")
