@@ -40,19 +40,13 @@ class Thing:
 
     @property
     def is_entity(self) -> bool:
-        """Tagged, and no boundary unless described otherwise.
-
-        Of a relation, "it is an area" is no description.
+        """Tagged, and no boundary unless described otherwise; "it is an area" is no description.
         """
         tags = self.cleaned
         is_boundary = "boundary" in tags or tags.get("type") == "boundary"
         if self.kind != "point" and is_boundary and not (MAIN_KEYS - {"place"}) & tags.keys():
             return False
-        is_relation = self.name.startswith("relation")
-        if is_relation and list(tags.items()) in (
-            [("type", "multipolygon")],
-            [("type", "boundary")],
-        ):
+        if list(tags.items()) in ([("type", "multipolygon")], [("type", "boundary")]):
             return False
         return bool(tags)
 

@@ -97,17 +97,15 @@ def names_of(element: int, ids: np.ndarray) -> pa.Array:
     return pc.binary_join_element_wise(prefix, pa.array(ids).cast(pa.string()), "/")
 
 
-def is_entity(tags: Tagging, kind: np.ndarray) -> np.ndarray:
-    """(n,) whether cleaned tags make an entity of this kind.
+def is_entity(
+    tags: Tagging, kind: np.ndarray, tells: Says = Says.TELLS, main: Says = Says.MAIN
+) -> np.ndarray:
+    """(n,) whether cleaned tags make an entity of this kind; see `meaning.LEFT` for masked views.
 
     A boundary that is not a point is none unless another key describes it as well
-    (METHOD.md, section 2); of a relation, `type` alone says only how it is built.
+    (METHOD.md, section 2); `type` alone says only how a relation's area is built.
     """
-    count = np.diff(tags.cu)
-    boundary = tags.say(Says.BOUNDARY) & ~tags.say(Says.MAIN)
-    bare = (count == 1) & tags.say(Says.TYPE_AREA)
-    excluded = ((kind != POINT) & boundary) | ((kind == GROUP) & bare)
-    return (count > 0) & ~excluded
+    return tags.say(tells) & ((kind == POINT) | ~tags.say(Says.BOUNDARY) | tags.say(main))
 
 
 def is_wanted(tags: Tagging, kind: np.ndarray) -> np.ndarray:

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import shapely
 
 from geojepa.data.cutting import Grid, Pieces, code_of_cells, to_units
-from geojepa.data.features import GROUP, LINE, POINT, Features
-from geojepa.data.meaning import HIDDEN, TASKS, Says, says
+from geojepa.data.features import GROUP, LINE, POINT, Features, is_entity
+from geojepa.data.meaning import HIDDEN, LEFT, TASKS, Says, says
 from geojepa.data.vocabulary import Tagging
 
 # the task whose masked version is the same
@@ -38,9 +38,10 @@ def hides_tag(task: str, key: str, value: str) -> bool:
 def own_evidence(tags: Tagging, kind: np.ndarray) -> np.ndarray:
     """Which features vanish from which masked view by their own tags: bit i is TASKS[i].
 
-    Those that are evidence themselves, and those of which no tag is left.
+    Those that are evidence themselves, and those that the tags which are left make no entity.
     """
     bits = np.zeros(len(kind), dtype=np.uint8)
+    shown = is_entity(tags, kind)
     whole = {
         "traffic_signals": (kind == POINT) & tags.say(Says.SIGNAL),
         "building_count": tags.say(Says.HAS_BUILDING),
@@ -49,8 +50,8 @@ def own_evidence(tags: Tagging, kind: np.ndarray) -> np.ndarray:
     }
     for bit, task in enumerate(TASKS):
         gone = whole.get(task, np.zeros(len(kind), dtype=bool))
-        if task in HIDDEN:
-            gone |= (tags.all & int(HIDDEN[task])) != 0
+        if task in LEFT:
+            gone |= shown & ~is_entity(tags, kind, *LEFT[task])
         bits |= gone.astype(np.uint8) << bit
     return bits
 
@@ -76,16 +77,16 @@ def carried_tasks(said: int) -> list[str]:
 def piece_facts(features: Features, pieces: Pieces, footprints: Grid | None) -> dict[str, Any]:
     """What each piece adds to the labels of its tile: (P,) columns by the names of `LABELS`."""
     tags, of = features.tags, pieces.feature
-    is_entity, is_point = features.is_entity, features.kind == POINT
-    speed = np.where(is_entity & tags.say(Says.HIGHWAY), tags.speed, np.float32(np.nan))
+    shown, is_point = features.is_entity, features.kind == POINT
+    speed = np.where(shown & tags.say(Says.HIGHWAY), tags.speed, np.float32(np.nan))
     # rule paper ignores relations
     is_read = ~pc.starts_with(features.name, "relation/").to_numpy(zero_copy_only=False)
     paper_bridge = is_read & tags.say(Says.PAPER_BRIDGE)
     columns = {
-        "traffic_signals": is_entity & is_point & tags.say(Says.SIGNAL),
+        "traffic_signals": shown & is_point & tags.say(Says.SIGNAL),
         "max_speed": speed,
-        "bridge": is_entity & tags.say(Says.BRIDGE),
-        "car_bridge": is_entity & tags.say(Says.BRIDGE) & tags.say(Says.CARS),
+        "bridge": shown & tags.say(Says.BRIDGE),
+        "car_bridge": shown & tags.say(Says.BRIDGE) & tags.say(Says.CARS),
         "paper_traffic_signals": is_point & tags.say(Says.PAPER_SIGNAL),
         "paper_building_count": is_read & tags.say(Says.PAPER_BUILDING),
         "paper_max_speed": np.where(is_read, tags.paper_speed, np.float32(-1)),

@@ -48,6 +48,14 @@ class Says(IntFlag):
     HIDDEN_SIGNALS = auto()
     HIDDEN_SPEED = auto()
     HIDDEN_BRIDGE = auto()
+    # says more than how a relation is built, also in that view
+    TELLS = auto()
+    TELLS_WITHOUT_SIGNALS = auto()
+    TELLS_WITHOUT_SPEED = auto()
+    TELLS_WITHOUT_BRIDGE = auto()
+    # a main key, also in that view; the masked view of speed hides none
+    MAIN_WITHOUT_SIGNALS = auto()
+    MAIN_WITHOUT_BRIDGE = auto()
     # rule paper
     PAPER_SIGNAL = auto()
     PAPER_BUILDING = auto()
@@ -69,6 +77,13 @@ HIDDEN = {
     "max_speed": Says.HIDDEN_SPEED,
     "bridge": Says.HIDDEN_BRIDGE,
     "car_bridge": Says.HIDDEN_BRIDGE,
+}
+# what makes an entity in the masked view of a task: that any tag tells, and a main key
+LEFT = {
+    "traffic_signals": (Says.TELLS_WITHOUT_SIGNALS, Says.MAIN_WITHOUT_SIGNALS),
+    "max_speed": (Says.TELLS_WITHOUT_SPEED, Says.MAIN),
+    "bridge": (Says.TELLS_WITHOUT_BRIDGE, Says.MAIN_WITHOUT_BRIDGE),
+    "car_bridge": (Says.TELLS_WITHOUT_BRIDGE, Says.MAIN_WITHOUT_BRIDGE),
 }
 # keys that the published generator never sees
 _PAPER_UNSEEN = ("tiger:", "source", "import", "yh:", "created_by")
@@ -108,7 +123,15 @@ def says(key: str, value: str) -> Says:
     for fact, is_stated in stated.items():
         if is_stated:
             found |= fact
-    return found | Says.HIDDEN_SIGNALS if found & Says.SIGNAL else found
+    if found & Says.SIGNAL:
+        found |= Says.HIDDEN_SIGNALS
+    if not found & Says.TYPE_AREA:
+        found |= Says.TELLS
+    for task, (tells, main) in LEFT.items():
+        if not found & HIDDEN[task]:
+            found |= tells if found & Says.TELLS else 0
+            found |= main if found & Says.MAIN else 0
+    return found
 
 
 def says_raw(key: str, value: str) -> int:

@@ -1,7 +1,7 @@
 """What the tags of many features say, worked out once for each distinct tag.
 
-Every rule on tags here is a rule on single tags (`geojepa.data.meaning`) joined by "any" or "all",
-so a million features cost a few array operations and not a million dictionaries.
+Every rule on tags here is a rule on single tags (`geojepa.data.meaning`) joined by "any", so a
+million features cost a few array operations and not a million dictionaries.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,6 @@ class Tagging:
         cu: (n + 1,) int64 and tag: (k,) int32, the cleaned tags of each feature, as rows of the
             vocabulary.
         any: (n,) int64, `Says` of at least one tag.
-        all: (n,) int64, `Says` of every tag; all bits where there is none.
         speed: (n,) float32, km/h of maxspeed, NaN without.
         paper_speed: (n,) float32, highest speed as the published generator reads it, -1 without.
     """
@@ -31,7 +30,6 @@ class Tagging:
     cu: np.ndarray
     tag: np.ndarray
     any: np.ndarray
-    all: np.ndarray
     speed: np.ndarray
     paper_speed: np.ndarray
 
@@ -46,8 +44,7 @@ class Tagging:
         """The tags of some of the features."""
         at, cu = take_rows(self.cu, rows)
         return Tagging(
-            cu, self.tag[at], self.any[rows], self.all[rows], self.speed[rows],
-            self.paper_speed[rows],
+            cu, self.tag[at], self.any[rows], self.speed[rows], self.paper_speed[rows],
         )  # fmt: skip
 
     @staticmethod
@@ -59,7 +56,7 @@ class Tagging:
             np.concatenate([[0], np.cumsum(count)]),
             *(
                 np.concatenate([getattr(t, name) for t in taggings])
-                for name in ("tag", "any", "all", "speed", "paper_speed")
+                for name in ("tag", "any", "speed", "paper_speed")
             ),
         )
 
@@ -103,7 +100,6 @@ class Vocabulary:
             cu_kept,
             tag.astype(np.int32),
             said,
-            reduce_rows(np.bitwise_and, bits[tag], cu_kept, -1),
             reduce_rows(np.fmax, speed[tag], cu_kept, np.nan),
             reduce_rows(np.maximum, raw_speed[index], cu, -1),
         )
