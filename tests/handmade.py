@@ -56,11 +56,11 @@ class Whole:
 
 def read_features(path: Path, folder: Path) -> Whole:
     """Read a file by the jobs of `prepare`, through a scratch folder."""
-    vocabulary = Vocabulary()
+    vocabulary, skipped = Vocabulary(), Counter[str]()
     if path.suffix == ".parquet":
         found = [read_table(path, vocabulary)]
     else:
-        blocks = export_extract(path, folder)
+        blocks = export_extract(path, folder, skipped)
         found = [read_objects(folder, start, stop, vocabulary) for start, stop in blocks]
         found.append(read_relations(folder, vocabulary))
     pairs = list(vocabulary.pairs)
@@ -78,7 +78,7 @@ def read_features(path: Path, folder: Path) -> Whole:
         [tags for _, _, tags, _ in rows],
         np.concatenate([np.empty(0, object), *(parts for _, _, _, parts in rows)]),
         np.repeat(np.arange(len(rows)), [len(parts) for _, _, _, parts in rows]),
-        sum((features.skipped for features in found), Counter()),
+        sum((features.skipped for features in found), skipped),
     )
 
 

@@ -21,6 +21,7 @@ import shapely
 from osmium import osm
 
 from geojepa.data import opl
+from geojepa.data.copies import NO_PLACE, copy_sorted, copy_sound
 from geojepa.data.cutting import to_units
 from geojepa.data.features import (
     FLAT,
@@ -46,7 +47,7 @@ BLOCK_BYTES = 6 << 20
 MISSING_NODES = "ways with missing nodes or a single place"
 
 
-def export_extract(path: Path, folder: Path) -> list[tuple[int, int]]:
+def export_extract(path: Path, folder: Path, skipped: Counter[str]) -> list[tuple[int, int]]:
     """Write an extract as OPL into `folder`, sorted; returns the blocks of its tagged objects.
 
     Raises:
@@ -58,14 +59,19 @@ def export_extract(path: Path, folder: Path) -> list[tuple[int, int]]:
             raise GeoJEPAError(
                 f"{path}: holds the history of each object; cut one date with osmium time-filter"
             )
-    if not _export(path, folder):
-        copy = folder / "sorted.osm.pbf"
-        merge = osmium.MergeInputReader()
-        merge.add_file(str(path))
-        with osmium.SimpleWriter(str(copy)) as writer:
-            merge.apply(writer)
-        _export(copy, folder)
-        copy.unlink()
+    sound, copy = folder / "sound.osm.pbf", folder / "sorted.osm.pbf"
+    try:
+        is_sorted = _export(path, folder)
+    except (osmium.InvalidLocationError, IndexError, RuntimeError):
+        # an object without a place on Earth, or with text that is none; or the file is damaged
+        copy_sound(path, sound, skipped)
+        is_sorted = _export(sound, folder)
+    if not is_sorted:
+        copy_sorted(sound if sound.exists() else path, copy)
+        if not _export(copy, folder):
+            raise GeoJEPAError(f"{path}: cannot be sorted; sort it with osmium sort")
+    for file in (sound, copy):
+        file.unlink(missing_ok=True)
     return list(opl.blocks(folder / "objects.opl", BLOCK_BYTES))
 
 
@@ -82,16 +88,18 @@ def _export(path: Path, folder: Path) -> bool:
     tagged.enable_for(osm.NODE)
     opl.write_opl(path, folder / "objects.opl", osm.NODE | osm.WAY, locations, tagged)
     seen: set[tuple[int, int]] = set()
-    before = (0, -(1 << 62))
+    before = (-1, False, 0)
     with (
         open(folder / "objects.opl", "rb") as objects,
         open(folder / "members.opl", "wb") as members,
     ):
         for line in objects:
             here = int(line[:1] == b"w"), int(line[1 : line.index(b" ")])
-            if here <= before:
+            # osmium's order: negative ids first
+            rank = here[0], here[1] > 0, abs(here[1])
+            if rank <= before:
                 return False
-            before = here
+            before = rank
             if here[1] in (ways if here[0] else nodes):
                 members.write(line)
                 seen.add(here)
@@ -190,7 +198,7 @@ def read_nodes(table: pa.Table, vocabulary: Vocabulary, skipped: Counter[str]) -
         np.arange(table.num_rows + 1),
     )
     is_placed = np.isfinite(coords).all(axis=1)
-    skipped["nodes without a location"] += int((~is_placed).sum())
+    skipped[NO_PLACE] += int((~is_placed).sum())
     found = found.take(np.flatnonzero(is_placed))
     found.coords = to_units(found.coords)
     return found

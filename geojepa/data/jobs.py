@@ -10,6 +10,7 @@ import os
 import queue
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ def run_job(job: Job) -> Job:
     path, folder = Path(job["path"]), Path(job["folder"])
     try:
         if job["do"] == "export":
-            return {"blocks": export_extract(path, folder)}
+            skipped: Counter[str] = Counter()
+            return {"blocks": export_extract(path, folder, skipped), "skipped": skipped}
         vocabulary = Vocabulary()
         features = _read(job, path, folder, vocabulary)
     except GeoJEPAError:
@@ -60,8 +62,7 @@ def run_job(job: Job) -> Job:
         spills.append({"out": out, "vocabulary": write_pieces(table, vocabulary, folder / out)})
         entities += int(lot.is_entity.sum())
         said |= int(np.bitwise_or.reduce(lot.tags.any[lot.is_entity], initial=0))
-    skipped = {name: count for name, count in features.skipped.items() if count}
-    return {"spills": spills, "features": entities, "skipped": skipped, "said": said}
+    return {"spills": spills, "features": entities, "skipped": features.skipped, "said": said}
 
 
 def _read(job: Job, path: Path, folder: Path, vocabulary: Vocabulary) -> Features:

@@ -4,8 +4,10 @@ osmium reads, locates, filters and writes OPL in C++ without a Python object a n
 the text in columns (https://osmcode.org/opl-file-format/). A million objects take a second.
 """
 
+import ctypes
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 
@@ -36,9 +38,24 @@ def write_opl(
     """Write the objects of an OSM file, through osmium's handlers and filters, as OPL."""
     with (
         osmium.io.Reader(str(source), entities) as reader,
-        osmium.SimpleWriter(osmium.io.File(str(target), _OPTIONS)) as writer,
+        writing(osmium.io.File(str(target), _OPTIONS)) as writer,
     ):
         osmium.apply(reader, *handlers, writer)
+
+
+@contextmanager
+def writing(file: osmium.io.File) -> Iterator[osmium.SimpleWriter]:
+    """A writer of an OSM file, closed at the end."""
+    writer = osmium.SimpleWriter(file)
+    try:
+        yield writer
+    finally:
+        try:
+            writer.close()
+        except BaseException:
+            # the end of a writer that has failed would be the end of the process
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(writer))
+            raise
 
 
 def blocks(path: Path, size: int) -> Iterator[tuple[int, int]]:

@@ -210,19 +210,20 @@ def _cut(
             folder.mkdir()
             common = {"path": str(source), "folder": str(folder), "simplify": simplify}
             is_table = source.suffix == ".parquet"
+            skipped: Counter[str] = Counter()
             if is_table:
                 todo = [common | {"do": "table", "out": "0"}]
             else:
-                blocks = workers.run(common | {"do": "export"})["blocks"]
+                exported = workers.run(common | {"do": "export"})
+                skipped.update(exported["skipped"])
                 todo = [common | {"do": "relations", "out": "0"}]
                 todo += [
                     common | {"do": "objects", "out": f"{i + 1}", "start": a, "stop": b}
-                    for i, (a, b) in enumerate(blocks)
+                    for i, (a, b) in enumerate(exported["blocks"])
                 ]
             done = list(jobs.map(run, todo))
             for text in folder.glob("*.opl"):
                 text.unlink()
-            skipped: Counter[str] = Counter()
             said = 0
             for answer in done:
                 skipped.update(answer["skipped"])

@@ -25,8 +25,9 @@ def read_table(path: Path, vocabulary: Vocabulary) -> Features:
     try:
         pyarrow.parquet.read_metadata(path)
         table = geopandas.read_parquet(path)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:
+        # whatever the metadata of a foreign file makes the libraries stumble over
+        reason = f"{error}".splitlines()[0] if f"{error}" else type(error).__name__
         raise GeoJEPAError(
             f"{path}: cannot be read as GeoParquet ({reason}); write it with geopandas, "
             "srai or quackosm, with a geometry column"
