@@ -207,6 +207,18 @@ def test_rooms_hide_what_is_outside():
             assert a // 4 == b - 36
 
 
+@pytest.mark.parametrize(("low", "high"), [(1, 1), (1, 1 + 2.0**-40), (-(2.0**-59), -(2.0**-60))])
+def test_a_view_through_a_hairline_gap(low, high):
+    # a wall about its own middle node, with its ends at the gap; others are nearer, but hidden
+    upper = [(4, high), (4, 4), (-4, 4), (-4, 0), (0, 0)]
+    lower = [(-4, 0), (-4, -4), (4, -4), (4, low)]
+    hidden = [shapely.Point(x, y / 4 + 0.1) for x in (6, 7) for y in range(-10, 5)]
+    far = shapely.Point(8, low + high)
+    shape = shapely.GeometryCollection([shapely.LineString(upper + lower), *hidden, far])
+    graphs = check([shape], 1)
+    assert ((4, 39, True) in edges_of(graphs, 0)) == (low < high)
+
+
 def visible(*shapes, k=3) -> set[tuple[int, int]]:
     graphs = check([shapely.GeometryCollection(shapes)], k)
     return {(a, b) for a, b, seen in edges_of(graphs, 0) if seen}

@@ -1,19 +1,18 @@
 """Which nodes of different parts of one geometry see each other: exact, and near ones first.
 
-All comparisons hold for the given float64 coordinates: a rounded number decides only where its
-error bound allows, else whole numbers of any length do. What is merely pruned is pruned by angles
-with a wide margin, so that rounding costs time and never a result.
+What decides is exact for the given float64 coordinates. What is only passed over is passed over by
+rounded angles and distances with a wide margin, so that rounding costs time and never a result.
 """
 
 import numpy as np
 import shapely
 from scipy.spatial import cKDTree
 
-# Nodes, and pairs of nodes, worked on at once: bound memory, change no result.
-_LOT = 16_384
-# Relative error bounds of a 2 x 2 determinant and of a squared distance in float64, widened; and
-# what underflow can add to either.
-_DETERMINANT_ERROR, _DISTANCE_ERROR, _UNDERFLOW = 4e-16, 1e-15, 1e-300
+from geojepa.data.exact import nearest_pairs, orientation
+
+# Nodes or pairs of nodes, and pairs of a node and an edge, at once: they bound the memory, and the
+# first keeps directions of many nodes, a turn apart, finer than the margin.
+_LOT, _LOT_AROUND = 16_384, 8_000_000
 # Radians by which a shaded direction must be inside; directions of one node are a turn apart.
 _MARGIN, _TURN = 1e-8, 32.0
 
@@ -44,8 +43,10 @@ def visible_pairs(
     lane[rows] = np.unique(owner[rows], return_inverse=True)[1] * gap
     others = _OtherParts(node, part, lane, last[owner], gap)
     blockers = _Blockers(node, edge[last[owner[edge[:, 0]]] > 0], lane)
-    lots = np.split(rows, range(_LOT, len(rows), _LOT))
-    chosen = [_nearest_visible(node, others, blockers, lot, k) for lot in lots]
+    around = np.maximum(np.bincount(owner[rows])[owner[rows]], _LOT_AROUND // _LOT)
+    lot = np.cumsum(around) // _LOT_AROUND
+    lots = np.split(rows, np.flatnonzero(np.diff(lot)) + 1)
+    chosen = [_nearest_visible(node, others, blockers, some, k) for some in lots]
     return np.unique(np.sort(np.concatenate(chosen), axis=1), axis=0)
 
 
@@ -64,10 +65,10 @@ def _nearest_visible(node, others, blockers, rows: np.ndarray, k: int) -> np.nda
         seen = np.concatenate([seen, pair[~blockers.meet(pair)]])
         found = np.bincount(seen[:, 0], minlength=rows[-1] + 1)[rows]
         going = np.flatnonzero((found < k) & np.isfinite(horizon))
-        shade = _Shade(node, blockers, rows[going], horizon[going])
+        shade = _Shade(node, blockers, others, rows[going], horizon[going])
         going = going[~shade.is_closed]
         goes_on = np.isin(seen[:, 0], rows[going])
-        chosen.append(_first(node, seen[~goes_on], k))
+        chosen.append(nearest_pairs(node, seen[~goes_on], k))
         seen, rows, horizon, reach = seen[goes_on], rows[going], horizon[going], 3 * reach
     return np.concatenate(chosen)
 
@@ -81,6 +82,7 @@ class _OtherParts:
 
     def __init__(self, node, part, lane, last, gap):
         self.node, self.part, self.lane, self.last, self.gap = node, part, lane, last, gap
+        self.box = _boxes_of_others(node, part, lane)
         self.trees = []
         for digit in range(int(last.max()).bit_length()):
             rows = np.flatnonzero(last >> digit)
@@ -102,7 +104,9 @@ class _OtherParts:
             bit = 1 - (self.part[rows[asks]] >> digit & 1)
             distance, hit = tree.query(self._at(rows[asks], bit), k=np.arange(1, reach + 1))
             is_near = distance < self.gap / 2
-            limit = np.where(is_near.all(axis=1), distance[:, -1] * (1 - 1e-9), np.inf)
+            # Squares of what is tinier than any map may underflow.
+            limit = np.maximum(distance[:, -1] * (1 - 1e-9) - 1e-140, 0)
+            limit[~is_near.all(axis=1)] = np.inf
             horizon[asks] = np.minimum(horizon[asks], limit)
             ask, column = np.nonzero(is_near)
             found.append(asks[ask] * len(self.node) + members[hit[ask, column]])
@@ -110,6 +114,40 @@ class _OtherParts:
         distance = np.hypot(*(self.node[other] - self.node[rows[ask]]).T)
         is_new = (distance >= start[ask]) & (distance < horizon[ask])
         return np.stack([rows[ask], other], axis=1)[is_new], horizon
+
+    def apart(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Directions (m, 2), from and to, in which there is no other part, and whose of `rows`."""
+        low, high = self.box[rows, :2], self.box[rows, 2:]
+        at = self.node[rows]
+        outside = np.flatnonzero(((at < low) | (at > high)).any(axis=1))
+        low, high, at = (x[outside] for x in (low, high, at))
+        rays = np.stack([low, high, np.c_[low[:, 0], high[:, 1]], np.c_[high[:, 0], low[:, 1]]])
+        corner = np.arctan2(*(rays - at).T[::-1]).T
+        ahead = np.arctan2(*((low + high) / 2 - at).T[::-1])
+        turned = np.mod(corner - ahead + np.pi, 2 * np.pi) - np.pi
+        # The rest of the turn in three, none of them half a turn.
+        begin = ahead + turned.max(axis=0) + 10 * _MARGIN
+        third = (2 * np.pi - np.ptp(turned, axis=0) - 20 * _MARGIN) / 3
+        begin = np.mod(np.concatenate([begin + i * third for i in range(3)]) + np.pi, 2 * np.pi)
+        angle = np.stack([begin - np.pi, begin - np.pi + np.tile(third, 3) + 2 * _MARGIN], axis=1)
+        return np.tile(outside, 3), angle
+
+
+def _boxes_of_others(node, part, lane) -> np.ndarray:
+    """Bounds (V, 4) of the other parts of each node's geometry; of a lone part, of itself."""
+    is_first = np.diff(part, prepend=-1) != 0
+    is_first[1:] |= lane[1:] != lane[:-1]
+    first, number = np.flatnonzero(is_first), np.cumsum(is_first) - 1
+    least = np.minimum.reduceat(np.column_stack([node, -node]), first)
+    group = np.cumsum(np.diff(lane[first], prepend=-1) != 0) - 1
+    start, count = np.unique(group, return_index=True, return_counts=True)[1:]
+    others = np.empty_like(least)
+    for i in range(4):
+        order = np.lexsort((least[:, i], group))
+        best, second = order[start], order[start + (count > 1)]
+        is_best = np.arange(len(least)) == best[group]
+        others[:, i] = least[np.where(is_best, second[group], best[group]), i]
+    return np.column_stack([others[:, :2], -others[:, 2:]])[number]
 
 
 class _Blockers:
@@ -139,58 +177,67 @@ class _Blockers:
     def _meets(self, ab: np.ndarray, cd: np.ndarray) -> np.ndarray:
         """Whether closed segments cd meet open segments ab; rows (m, 2) both."""
         a, b, c, d = (self.node[rows] for rows in (*ab.T, *cd.T))
-        side = _orientation(a, b, c), _orientation(a, b, d)
+        side = orientation(a, b, c), orientation(a, b, d)
         meets = side[0] * side[1] <= 0
         is_line = (side[0] == 0) & (side[1] == 0)
-        try_ = np.flatnonzero(meets & ~is_line)
-        a_, b_, c_, d_ = a[try_], b[try_], c[try_], d[try_]
-        meets[try_] = _orientation(c_, d_, a_) * _orientation(c_, d_, b_) < 0
+        asked = np.flatnonzero(meets & ~is_line)
+        ends = c[asked], d[asked]
+        meets[asked] = orientation(*ends, a[asked]) * orientation(*ends, b[asked]) < 0
         # On one line, bounds overlap in x, or in y where there is no x to overlap in.
+        a, b, c, d = a[is_line], b[is_line], c[is_line], d[is_line]
         overlaps = (np.minimum(c, d) < np.maximum(a, b)) & (np.minimum(a, b) < np.maximum(c, d))
-        meets[is_line] = overlaps[is_line].any(axis=1)
+        meets[is_line] = overlaps.any(axis=1)
         return meets
 
 
 class _Shade:
-    """Directions in which edges within a radius (r,) of `rows` surely hide what lies beyond it.
+    """Directions in which `rows` surely see no other part beyond a radius (r,).
 
-    An edge, cut to the disc, hides an interval of directions. `is_closed` (r,): there is no gap.
+    An edge, cut to the disc, hides an interval of directions, and in some there is no other part.
+    `is_closed` (r,): there is no gap.
     """
 
-    def __init__(self, node, blockers, rows, radius):
+    def __init__(self, node, blockers, others, rows, radius):
         self.node, self.rows = node, rows
         which, edge = blockers.around(rows, radius)
-        p, q = (node[edge[:, i]] - node[rows[which]] for i in (0, 1))
-        span, r = q - p, 0.999 * radius[which]
-        square, along = (span**2).sum(axis=1), (span * p).sum(axis=1)
-        root = along**2 - square * ((p**2).sum(axis=1) - r**2)
+        at = node.view(np.complex128)[:, 0]
+        origin = at[rows[which]]
+        p, q, r = at[edge[:, 0]] - origin, at[edge[:, 1]] - origin, 0.999 * radius[which]
+        span = q - p
+        square, along = _dot(span, span), _dot(span, p)
+        root = along**2 - square * (_dot(p, p) - r**2)
         # Where the disc is tiny beside the edge, or the node lies on it, rounding could mislead.
-        fine = (root > 0) & (square < 1e8 * r**2) & p.any(axis=1) & q.any(axis=1)
-        which, edge, p, span, q = which[fine], edge[fine], p[fine], span[fine], q[fine]
-        square, along, root = square[fine], along[fine], np.sqrt(root[fine])
+        fine = (root > 0) & (square < 1e8 * r**2) & (square > 1e-120) & (p != 0) & (q != 0)
+        fine = np.flatnonzero(fine)
+        root, square, along = np.sqrt(root[fine]), square[fine], along[fine]
         enter, leave = (-along - root) / square, (-along + root) / square
+        inside = (enter < 1) & (leave > 0)
+        fine, enter, leave = fine[inside], enter[inside], leave[inside]
+        which, edge, p, q, span = which[fine], edge[fine], p[fine], q[fine], span[fine]
         enters, leaves = enter > 0, leave < 1
-        first = np.where(enters[:, None], p + enter[:, None] * span, p)
-        second = np.where(leaves[:, None], p + leave[:, None] * span, q)
+        first, second = np.where(enters, p + enter * span, p), np.where(leaves, p + leave * span, q)
         end = np.where(np.stack([enters, leaves], axis=1), -1, edge)
-        angle = np.stack([np.arctan2(*first.T[::-1]), np.arctan2(*second.T[::-1])], axis=1)
+        angle = np.angle(np.stack([first, second], axis=1))
         flips = np.mod(angle[:, 1] - angle[:, 0], 2 * np.pi) > np.pi
         angle[flips], end[flips] = angle[flips, ::-1], end[flips, ::-1]
         angle[:, 1] += np.where(angle[:, 1] < angle[:, 0], 2 * np.pi, 0)
-        fine = (enter < 1) & (leave > 0) & (angle[:, 1] - angle[:, 0] < np.pi - 1e-6)
-        # Two rounds, so that each start in the middle round is after all that reaches over it.
-        angle, end, which = angle[fine], np.tile(end[fine], (2, 1)), np.tile(which[fine], 2)
-        angle = np.concatenate([angle, angle + 2 * np.pi])
-        order = np.lexsort((angle[:, 0], which))
-        angle, end, which = angle[order], end[order], which[order]
-        self.start = which * _TURN + angle[:, 0]
-        stop = which * _TURN + angle[:, 1]
+        fine = angle[:, 1] - angle[:, 0] < np.pi - 1e-6
+        apart, free = others.apart(rows)
+        which, angle = np.concatenate([which[fine], apart]), np.concatenate([angle[fine], free])
+        end = np.concatenate([end[fine], np.full(free.shape, -1)])
+        # Directions count from 0 to a turn; what reaches over 0 is there at both ends.
+        ahead, over = np.flatnonzero(angle[:, 1] >= 0), np.flatnonzero(angle[:, 0] < 0)
+        angle = np.concatenate([angle[ahead], angle[over] + 2 * np.pi])
+        row = np.concatenate([ahead, over])
+        angle += which[row, None] * _TURN
+        order = np.argsort(angle[:, 0])
+        (self.start, stop), row = angle[order].T, row[order]
         self.reach = np.maximum.accumulate(stop)
         farthest = np.maximum.accumulate(np.where(stop == self.reach, np.arange(len(stop)), 0))
-        self.is_closed = self._closed(angle, end, which, farthest)
+        self.is_closed = self._closed(end[row], which[row], farthest)
 
-    def _closed(self, angle, end, which, farthest) -> np.ndarray:
-        asked = np.flatnonzero((angle[:, 0] >= 0) & (angle[:, 0] < 2 * np.pi))
+    def _closed(self, end, which, farthest) -> np.ndarray:
+        asked = np.flatnonzero(self.start >= which * _TURN)
         before = asked - 1
         slack = np.where(before < 0, -np.inf, self.reach[before]) - self.start[asked]
         is_open = slack < _MARGIN
@@ -198,7 +245,7 @@ class _Shade:
         stop, begin = end[farthest[before], 1], end[asked, 0]
         touch = np.flatnonzero(is_open & (slack > -_MARGIN) & (stop >= 0) & (begin >= 0))
         a, b, c = self.node[self.rows[which[asked[touch]]]], self.node[stop], self.node[begin]
-        is_open[touch] = _orientation(a, b[touch], c[touch]) > 0
+        is_open[touch] = orientation(a, b[touch], c[touch]) > 0
         count = np.bincount(which[asked], minlength=len(self.rows))
         gaps = np.bincount(which[asked[is_open]], minlength=len(self.rows))
         return (count > 0) & (gaps == 0)
@@ -214,46 +261,6 @@ class _Shade:
         return (before >= 0) & (self.reach[before] > at + _MARGIN)
 
 
-def _orientation(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """Exact sign (m,) of the turn a, b, c: 1 to the left, -1 to the right, 0 straight on."""
-    along, to = b - a, (c - a)[:, ::-1]
-    # A difference of two floats has the right sign, zero included, and so has a product.
-    sign = np.sign(along) * np.sign(to)
-    turn = sign[:, 0] - sign[:, 1]
-    same = np.flatnonzero((turn == 0) & (sign[:, 0] != 0))
-    product = along[same] * to[same]
-    turn[same] = product[:, 0] - product[:, 1]
-    bound = _DETERMINANT_ERROR * np.abs(product).sum(axis=1) + _UNDERFLOW
-    doubtful = same[np.abs(turn[same]) <= bound]
-    if len(doubtful):
-        p, q, r = _whole(np.stack([a[doubtful], b[doubtful], c[doubtful]]))
-        exact = (q - p)[:, 0] * (r - p)[:, 1] - (q - p)[:, 1] * (r - p)[:, 0]
-        turn[doubtful] = (exact > 0).astype(float) - (exact < 0)
-    return np.sign(turn)
-
-
-def _first(node: np.ndarray, pair: np.ndarray, k: int) -> np.ndarray:
-    """The `k` pairs of each first row that come first by distance, x, y and row, exactly."""
-    a, b = node[pair[:, 0]], node[pair[:, 1]]
-    square = ((b - a) ** 2).sum(axis=1)
-    order = np.lexsort((square, pair[:, 0]))
-    row, square = pair[order, 0], square[order]
-    is_near = np.diff(square) <= _DISTANCE_ERROR * square[1:] + _UNDERFLOW
-    # Within a run of squares too close to tell, whole numbers rank them.
-    run = np.cumsum(np.concatenate([[True], ~(is_near & (row[1:] == row[:-1]))])[: len(pair)])
-    doubtful = order[np.bincount(run)[run] > 1]
-    rank = np.zeros(len(pair), dtype=np.int64)
-    if len(doubtful):
-        p, q = _whole(np.stack([a[doubtful], b[doubtful]]))
-        rank[doubtful] = np.unique(((q - p) ** 2).sum(axis=1), return_inverse=True)[1]
-    run[order] = run.copy()
-    order = np.lexsort((pair[:, 1], b[:, 1], b[:, 0], rank, run))
-    row = pair[order, 0]
-    return pair[order[np.arange(len(row)) - np.searchsorted(row, row) < k]]
-
-
-def _whole(value: np.ndarray) -> np.ndarray:
-    """Finite floats times one power of two that makes whole numbers of all: Python integers."""
-    mantissa, exponent = np.frexp(value)
-    shift = exponent - exponent.min()
-    return (mantissa * 2.0**53).astype(np.int64).astype(object) << shift.astype(object)
+def _dot(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Scalar products (m,) of vectors written as complex numbers."""
+    return p.real * q.real + p.imag * q.imag
