@@ -15,6 +15,7 @@ import rasterio
 import shapely
 from handmade import node, relation, way, write_osm
 
+from geojepa.data import table
 from geojepa.data.corpus import Corpus
 from geojepa.data.cutting import to_degrees
 from geojepa.data.meaning import TASKS
@@ -194,6 +195,20 @@ def test_a_table_has_labels_only_for_the_keys_it_carries(tmp_path):
     tiles = Corpus.open(prepare([tmp_path / "a.parquet"], tmp_path / "c")).tiles
     assert tiles.building_count.tolist() == [6]
     assert tiles[[t for t in TASKS if t != "building_count"]].isna().all(axis=None)
+
+
+def test_a_table_is_read_in_parts_of_any_size(tmp_path, monkeypatch):
+    corners = np.random.default_rng(0).uniform((U, V), (U + 2, V + 1), (60, 2))
+    shapes = shapely.transform(shapely.box(*corners.T, *(corners + 0.1).T), to_degrees)
+    frame = geopandas.GeoDataFrame({"building": ["yes", "house"] * 30}, geometry=shapes, crs=4326)
+    found = set()
+    for rows, batch in ((60, 60), (7, 60), (60, 8), (25, 4)):
+        frame.to_parquet(tmp_path / "a.parquet", row_group_size=rows)
+        monkeypatch.setattr(table, "BATCH_ROWS", batch)
+        corpus = Corpus.open(prepare([tmp_path / "a.parquet"], tmp_path / "c"))
+        found.add((corpus.hash, *sorted(set(corpus.read(np.arange(len(corpus))).feature_id))))
+    assert len(found) == 1
+    assert found.pop()[1:] == tuple(sorted(map(str, range(60))))
 
 
 def test_prepare_replaces_a_corpus_whole_and_nothing_else(tmp_path):

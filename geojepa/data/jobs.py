@@ -8,10 +8,12 @@ imported again, which holds in a notebook, in a script and under a debugger alik
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +36,39 @@ def run_job(job: Job) -> Job:
     """Do one job.
 
     Jobs, by their `do`: "export" an extract into a folder; cut the "objects" of one of its blocks,
-    its "relations", or a "table" of features, to files of pieces.
+    its "relations", or a row group of a "table" of features, to files of pieces.
 
     Raises:
         GeoJEPAError: for input that cannot be read, naming it.
     """
     path, folder = Path(job["path"]), Path(job["folder"])
-    try:
-        if job["do"] == "export":
-            skipped: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
+    if job["do"] == "export":
+        with _named(path):
             return {"blocks": export_extract(path, folder, skipped), "skipped": skipped}
-        vocabulary = Vocabulary()
-        features = _read(job, path, folder, vocabulary)
+    vocabulary = Vocabulary()
+    with _named(path):
+        read = _read(job, path, folder, vocabulary)
+    grid = load_grid(folder.parent / "footprints.arrow")
+    spills: list[Job] = []
+    entities, said = 0, 0
+    for features in read:
+        for lot in lots_within_limits(features):
+            out = f"{job['out']}-{len(spills)}.arrow"
+            table = cut_features(lot, grid, job["simplify"])
+            used = write_pieces(table, vocabulary, folder / out)
+            spills.append({"out": out, "vocabulary": used})
+            entities += int(lot.is_entity.sum())
+            said |= int(np.bitwise_or.reduce(lot.tags.any[lot.is_entity], initial=0))
+        skipped.update(features.skipped)
+    return {"spills": spills, "features": entities, "skipped": skipped, "said": said}
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the extract and the remedy where it cannot be read."""
+    try:
+        yield
     except GeoJEPAError:
         raise
     except (RuntimeError, ValueError, osmium.InvalidLocationError, OverflowError) as error:
@@ -54,25 +77,16 @@ def run_job(job: Job) -> Job:
             f"{path}: cannot be read as OpenStreetMap data ({reason}); "
             "it is damaged or of another format: download the extract again"
         ) from error
-    grid = load_grid(folder.parent / "footprints.arrow")
-    spills, entities, said = [], 0, 0
-    for number, lot in enumerate(lots_within_limits(features)):
-        out = f"{job['out']}-{number}.arrow"
-        table = cut_features(lot, grid, job["simplify"])
-        spills.append({"out": out, "vocabulary": write_pieces(table, vocabulary, folder / out)})
-        entities += int(lot.is_entity.sum())
-        said |= int(np.bitwise_or.reduce(lot.tags.any[lot.is_entity], initial=0))
-    return {"spills": spills, "features": entities, "skipped": features.skipped, "said": said}
 
 
-def _read(job: Job, path: Path, folder: Path, vocabulary: Vocabulary) -> Features:
+def _read(job: Job, path: Path, folder: Path, vocabulary: Vocabulary) -> Iterable[Features]:
     if job["do"] == "objects":
-        return read_objects(folder, job["start"], job["stop"], vocabulary)
+        return [read_objects(folder, job["start"], job["stop"], vocabulary)]
     if job["do"] == "relations":
-        return read_relations(folder, vocabulary)
+        return [read_relations(folder, vocabulary)]
     from geojepa.data.table import read_table
 
-    return read_table(path, vocabulary)
+    return read_table(path, job["group"], vocabulary)
 
 
 class Workers:
@@ -129,7 +143,7 @@ class _Worker:
                 "memory; give the machine more, or a smaller extract"
             ) from error
         if "error" in answer:
-            raise GeoJEPAError(answer["error"])
+            raise (GeoJEPAError if answer["is_input"] else OSError)(answer["error"])
         return answer
 
     def stop(self) -> None:
@@ -142,10 +156,13 @@ def _serve(answer: Callable[[str], None]) -> None:
         try:
             answer(json.dumps(run_job(json.loads(line))))
         except (GeoJEPAError, OSError) as error:
-            answer(json.dumps({"error": str(error)}))
+            is_input = isinstance(error, GeoJEPAError)
+            answer(json.dumps({"error": str(error), "is_input": is_input}))
 
 
 if __name__ == "__main__":
+    # an interrupt is the caller's to handle, who then stops this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # what libraries print must not mix with the answers
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

@@ -22,10 +22,11 @@ from geojepa.data.extract import GENERATOR
 from geojepa.data.jobs import Job, Workers
 from geojepa.data.labels import carried_tasks, tile_labels
 from geojepa.data.meaning import TASKS
+from geojepa.data.opl import reading
 from geojepa.data.pieces import Spill, count_entities, merge
 from geojepa.data.vocabulary import Pair
 from geojepa.data.writing import SCHEMA_VERSION, CorpusWriter, tile_rows
-from geojepa.errors import GeoJEPAError
+from geojepa.errors import GeoJEPAError, printable
 from geojepa.files import place_of, sha256, whole
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def prepare(
             "places": places,
             "vocabulary": pairs,
         }
-        (part / "corpus.json").write_text(json.dumps(info, ensure_ascii=False, indent=1))
+        (part / "corpus.json").write_text(json.dumps(info, indent=1))
         del cuts
         shutil.rmtree(work)
     return out
@@ -194,10 +195,11 @@ def _cut(
     is_small = sum(source.stat().st_size for source in sources) < _SMALL_BYTES
     processes = processes or (1 if is_small else cores or 1)
     with (
-        Workers(processes) as workers,
         ThreadPoolExecutor(2) as places,
         ThreadPoolExecutor(2 * processes) as jobs,
         tqdm(desc="cut", unit=" blocks", disable=None) as progress,
+        # the innermost, so that after an error threads wait for no process
+        Workers(processes) as workers,
     ):
 
         def cut(name: str, source: Path) -> _Cut:
@@ -212,7 +214,12 @@ def _cut(
             is_table = source.suffix == ".parquet"
             skipped: Counter[str] = Counter()
             if is_table:
-                todo = [common | {"do": "table", "out": "0"}]
+                from geojepa.data.table import count_groups
+
+                todo = [
+                    common | {"do": "table", "out": f"{group}", "group": group}
+                    for group in range(count_groups(source))
+                ]
             else:
                 exported = workers.run(common | {"do": "export"})
                 skipped.update(exported["skipped"])
@@ -253,7 +260,7 @@ def _write(
     lot_tiles = _LOT_TILES if imagery is None else _LOT_IMAGES
     lots = merge(cut.spills, tiles[kept], counts[kept], tag_number, lot_tiles)
     with_image = 0
-    with tqdm(total=int(kept.sum()), desc=cut.place, unit=" tiles", disable=None) as progress:
+    with tqdm(total=int(kept.sum()), desc=printable(cut.place), unit=" tiles", disable=None) as progress:
         for rows, pieces in lots:
             chosen = tiles[kept][rows]
             grid = grid_of_codes(chosen) if footprints is None else take_tiles(footprints, chosen)
@@ -292,7 +299,8 @@ def _is_made(extract: Path) -> bool:
     """Whether an extract is of a made city, as its header says."""
     if extract.suffix == ".parquet":
         return False
-    header = osmium.io.Reader(str(extract), osmium.osm.NOTHING).header()
+    with reading(extract, osmium.osm.NOTHING) as reader:
+        header = reader.header()
     return header.get("generator") == GENERATOR
 
 

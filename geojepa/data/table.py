@@ -1,6 +1,8 @@
 """Read a GeoParquet table of features: wide tag columns, as osmnx, srai and quackosm write them."""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import geopandas
@@ -15,29 +17,66 @@ from geojepa.data.features import GROUP, Features, is_wanted, repaired
 from geojepa.data.vocabulary import Pair, Tagging, Vocabulary
 from geojepa.errors import GeoJEPAError
 
+# rows that are held at once
+BATCH_ROWS = 1 << 16
 
-def read_table(path: Path, vocabulary: Vocabulary) -> Features:
-    """Features of a GeoParquet table; nulls and empty values are absent tags.
+
+def count_groups(path: Path) -> int:
+    """Row groups of a GeoParquet table, which `read_table` takes one at a time.
+
+    Raises:
+        GeoJEPAError: if the file is damaged or of another format.
+    """
+    with _named(path):
+        return pyarrow.parquet.read_metadata(path).num_row_groups
+
+
+def read_table(path: Path, group: int, vocabulary: Vocabulary) -> Iterator[Features]:
+    """Features of a row group of a GeoParquet table; nulls and empty values are absent tags.
 
     Raises:
         GeoJEPAError: if the file is damaged, no GeoParquet, or without a CRS.
     """
+    with _named(path):
+        file = pyarrow.parquet.ParquetFile(path)
+        first = sum(file.metadata.row_group(i).num_rows for i in range(group))
+        batches = file.iter_batches(BATCH_ROWS, row_groups=[group])
+    while True:
+        with _named(path):
+            batch = next(batches, None)
+            if batch is None:
+                return
+            # geopandas reads whole files only: this one is in memory
+            part = pa.Table.from_batches([batch])
+            part = part.replace_schema_metadata(file.schema_arrow.metadata)
+            sink = pa.BufferOutputStream()
+            pyarrow.parquet.write_table(part, sink, compression="none")
+            table = geopandas.read_parquet(pa.BufferReader(sink.getvalue()))
+        yield _features(table, path, first, vocabulary)
+        first += len(table)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file and the remedy, whatever its content makes the libraries stumble over."""
     try:
-        pyarrow.parquet.read_metadata(path)
-        table = geopandas.read_parquet(path)
+        yield
     except Exception as error:
-        # whatever the metadata of a foreign file makes the libraries stumble over
         reason = f"{error}".splitlines()[0] if f"{error}" else type(error).__name__
         raise GeoJEPAError(
             f"{path}: cannot be read as GeoParquet ({reason}); write it with geopandas, "
             "srai or quackosm, with a geometry column"
         ) from error
+
+
+def _features(
+    table: geopandas.GeoDataFrame, path: Path, first: int, vocabulary: Vocabulary
+) -> Features:
+    """Features of some rows, of which `first` come before."""
     if table.crs is None:
         raise GeoJEPAError(f"{path}: has no coordinate reference system; set one and write again")
     table = table.to_crs(4326)
-    ids = _ids(table)
-    order = np.argsort(ids, kind="stable")
-    table, ids = table.iloc[order], ids[order]
+    ids = _ids(table, first)
     geometry = table.geometry.to_numpy()
     tags = _tags(table.drop(columns=table.geometry.name), vocabulary)
     kind = _kinds(geometry)
@@ -58,12 +97,14 @@ def read_table(path: Path, vocabulary: Vocabulary) -> Features:
     )
 
 
-def _ids(table: geopandas.GeoDataFrame) -> np.ndarray:
-    """Names of the rows (n,), from osmnx's index, a column `feature_id`, or the index."""
+def _ids(table: geopandas.GeoDataFrame, first: int) -> np.ndarray:
+    """Names of the rows (n,): osmnx's index, a column `feature_id`, the index, or their number."""
     if {"element", "id"} <= set(table.index.names):
         names = [f"{element}/{number}" for element, number in table.index]
     elif "feature_id" in table.columns:
         names = table.pop("feature_id").astype(str).tolist()
+    elif isinstance(table.index, pd.RangeIndex):
+        names = [str(first + row) for row in range(len(table))]
     else:
         names = table.index.astype(str).tolist()
     return np.array(names, dtype=object)
