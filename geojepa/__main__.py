@@ -89,7 +89,7 @@ def inspect(
     coverage = TagTable.load().coverage(corpus.vocabulary, corpus.tag_uses.tolist())
     found = summary(corpus, rule) | {"tag_coverage": coverage}
     if json_:
-        print(json.dumps(found, indent=1, ensure_ascii=False))
+        print(json.dumps(found, indent=1))
     else:
         print(summary_text(found))
         told = ", ".join(f"{match} {count:,}" for match, count in coverage.items())
@@ -217,6 +217,9 @@ def main() -> None:
     except (GeoJEPAError, OSError) as error:
         print(f"geojepa: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("geojepa: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

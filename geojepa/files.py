@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all."""
 
+import glob
 import hashlib
 import os
 import shutil
@@ -28,6 +29,7 @@ def whole(path: str | Path) -> Iterator[Path]:
     new_folders = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        recover(path)
         _remove(part)
         try:
             yield part
@@ -45,6 +47,14 @@ def whole(path: str | Path) -> Iterator[Path]:
                     folder.rmdir()
     except OSError as error:
         raise GeoJEPAError(f"{given}: cannot be written ({error}); name another place") from error
+
+
+def recover(path: str | Path) -> None:
+    """Put back a folder whose replacement was killed after it had been moved aside."""
+    path = Path(path).absolute()
+    left = sorted(path.parent.glob(f"{glob.escape(path.name)}.*.old.part"))
+    if left and not path.exists():
+        os.replace(left[-1], path)
 
 
 def _remove(path: Path) -> None:
@@ -71,7 +81,9 @@ def place_of(extract: str | Path) -> str:
     """
     extract = Path(extract)
     name = extract.name.split(".")[0]
-    return extract.resolve().parent.name if name in GENERIC else name
+    name = extract.resolve().parent.name if name in GENERIC else name
+    # the name of a file need not be text
+    return name.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def sha256(path: str | Path) -> str:

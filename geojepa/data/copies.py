@@ -15,8 +15,8 @@ NO_TEXT = "objects whose text is not UTF-8"
 
 def copy_sound(source: Path, target: Path, skipped: Counter[str]) -> None:
     """Copy an extract object by object, without those that no writer takes, which are counted."""
-    with writing(osmium.io.File(str(target))) as writer:
-        for item in osmium.FileProcessor(str(source)):
+    with writing(target) as writer:
+        for item in osmium.FileProcessor(str(source.absolute())):
             if isinstance(item, osm.Node) and not item.location.valid():
                 skipped[NO_PLACE] += 1
             elif not _is_text(item):
@@ -39,6 +39,6 @@ def _is_text(item: Any) -> bool:
 def copy_sorted(source: Path, target: Path) -> None:
     """Copy an extract in the order of types and ids, each object once."""
     merge = osmium.MergeInputReader()
-    merge.add_file(str(source))
-    with writing(osmium.io.File(str(target))) as writer:
+    merge.add_file(str(source.absolute()))
+    with writing(target) as writer:
         merge.apply(writer)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -21,6 +22,7 @@ from geojepa.data.splits import usable
 from geojepa.data.writing import IMAGE_SIZE as SIZE
 from geojepa.data.writing import SCHEMA, SCHEMA_VERSION
 from geojepa.errors import GeoJEPAError
+from geojepa.files import recover
 
 if TYPE_CHECKING:
     import datasets
@@ -114,6 +116,8 @@ class Corpus:
             raise GeoJEPAError("no corpus given; name at least one folder made by geojepa prepare")
         shards, infos = [], []
         for folder in folders:
+            with suppress(OSError):
+                recover(folder)
             if not (folder / "corpus.json").is_file():
                 raise GeoJEPAError(f"{folder}: not a corpus; make one with geojepa prepare")
             try:

@@ -54,7 +54,7 @@ def export_extract(path: Path, folder: Path, skipped: Counter[str]) -> list[tupl
         GeoJEPAError: if the file is a history of many versions.
         RuntimeError: if the file is damaged or of another format.
     """
-    with osmium.io.Reader(str(path), osm.NOTHING) as reader:
+    with opl.reading(path, osm.NOTHING) as reader:
         if reader.header().has_multiple_object_versions:
             raise GeoJEPAError(
                 f"{path}: holds the history of each object; cut one date with osmium time-filter"

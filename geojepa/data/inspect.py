@@ -10,7 +10,7 @@ from geojepa.data.features import KINDS
 from geojepa.data.labels import column_of, paper_kept
 from geojepa.data.meaning import TASKS
 from geojepa.data.splits import FOLDS, blocks, split
-from geojepa.errors import GeoJEPAError
+from geojepa.errors import GeoJEPAError, printable
 from geojepa.files import whole
 
 
@@ -105,7 +105,7 @@ def summary_text(found: dict) -> str:
             f"{place['place']}: {place['tiles']:,} tiles, {place['tiles_below_limit']:,} below and "
             f"{place['tiles_above_limit']:,} above the limits; skipped or repaired: {skipped}"
         )
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def write_labels(corpus: Corpus, path: str | Path, rule: str = "exact") -> None:

@@ -37,16 +37,26 @@ def write_opl(
 ) -> None:
     """Write the objects of an OSM file, through osmium's handlers and filters, as OPL."""
     with (
-        osmium.io.Reader(str(source), entities) as reader,
-        writing(osmium.io.File(str(target), _OPTIONS)) as writer,
+        reading(source, entities) as reader,
+        writing(target, _OPTIONS) as writer,
     ):
         osmium.apply(reader, *handlers, writer)
 
 
+def reading(path: Path, entities: osmium.osm.osm_entity_bits) -> osmium.io.Reader:
+    """A reader of an OSM file."""
+    # absolute, for osmium takes a name such as "http:a" for an address, and "-" for a pipe
+    return osmium.io.Reader(str(path.absolute()), entities)
+
+
 @contextmanager
-def writing(file: osmium.io.File) -> Iterator[osmium.SimpleWriter]:
-    """A writer of an OSM file, closed at the end."""
-    writer = osmium.SimpleWriter(file)
+def writing(path: Path, options: str = "pbf") -> Iterator[osmium.SimpleWriter]:
+    """A writer of an OSM file, closed at the end.
+
+    Raises:
+        OSError: if there is no room for the file.
+    """
+    writer = osmium.SimpleWriter(osmium.io.File(str(path.absolute()), options))
     try:
         yield writer
     finally:
@@ -55,6 +65,9 @@ def writing(file: osmium.io.File) -> Iterator[osmium.SimpleWriter]:
         except BaseException:
             # the end of a writer that has failed would be the end of the process
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(writer))
+            # a full disk, which osmium does not tell from bad input, is full for others as well
+            with open(path, "ab") as file:
+                file.write(bytes(1 << 20))
             raise
 
 

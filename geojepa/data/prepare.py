@@ -260,7 +260,9 @@ def _write(
     lot_tiles = _LOT_TILES if imagery is None else _LOT_IMAGES
     lots = merge(cut.spills, tiles[kept], counts[kept], tag_number, lot_tiles)
     with_image = 0
-    with tqdm(total=int(kept.sum()), desc=printable(cut.place), unit=" tiles", disable=None) as progress:
+    with tqdm(
+        total=int(kept.sum()), desc=printable(cut.place), unit=" tiles", disable=None
+    ) as progress:
         for rows, pieces in lots:
             chosen = tiles[kept][rows]
             grid = grid_of_codes(chosen) if footprints is None else take_tiles(footprints, chosen)
