@@ -165,7 +165,8 @@ class Mutation:
                 tags["highway"] = "traffic_signals"
         for tags in self.ways_with_more():
             if self.rng.random() < 0.1:
-                tags |= {"traffic_signals": "x", "crossing": "traffic_signals"}
+                tags["traffic_signals"] = "x"
+                tags.setdefault("crossing", "traffic_signals")
         for _ in range(20):
             self.add(0, crossing="traffic_signals")
 
