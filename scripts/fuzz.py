@@ -55,7 +55,7 @@ def make_case(seed: int, number: int) -> tuple[str, str, bytes]:
         for change in rng.sample(fuzz_table.MUTATIONS, changes):
             try:
                 table = change(table, rng)
-            except (KeyError, ValueError):
+            except (KeyError, ValueError, TypeError, NotImplementedError):
                 # no room for it after an earlier change
                 continue
             done.append(change.__name__)

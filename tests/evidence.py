@@ -65,16 +65,20 @@ class Extract:
             for m in members
         }
 
-    def corpus(self, folder: Path) -> Corpus:
-        folder.mkdir()
+    def items(self) -> list:
+        """The objects, to be written."""
         made = {"node": osmium.osm.mutable.Node, "way": osmium.osm.mutable.Way}
         made["relation"] = osmium.osm.mutable.Relation
         place = {"node": "location", "way": "nodes", "relation": "members"}
-        items = [
+        return [
             made[kind](id=ref, version=1, tags=tags, **{place[kind]: where})
             for (kind, ref), (tags, where) in self.objects.items()
         ]
-        return Corpus.open(prepare([write_osm(folder / self.path.name, items)], folder / "c"))
+
+    def corpus(self, folder: Path) -> Corpus:
+        folder.mkdir()
+        path = write_osm(folder / self.path.name, self.items())
+        return Corpus.open(prepare([path], folder / "c"))
 
 
 def without_evidence(task: str, path: Path) -> Extract:

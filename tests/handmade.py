@@ -12,7 +12,7 @@ from osmium.osm import mutable
 from geojepa.data.cutting import to_degrees
 from geojepa.data.extract import export_extract, read_objects
 from geojepa.data.relations import read_relations
-from geojepa.data.table import count_groups, read_table
+from geojepa.data.table import read_table, row_groups
 from geojepa.data.vocabulary import Vocabulary
 
 
@@ -58,8 +58,8 @@ def read_features(path: Path, folder: Path) -> Whole:
     """Read a file by the jobs of `prepare`, through a scratch folder."""
     vocabulary, skipped = Vocabulary(), Counter[str]()
     if path.suffix == ".parquet":
-        groups = range(count_groups(path))
-        found = [some for group in groups for some in read_table(path, group, vocabulary)]
+        groups = row_groups(path)
+        found = [some for a, b in groups for some in read_table(path, a, b, vocabulary)]
     else:
         blocks = export_extract(path, folder, skipped)
         found = [read_objects(folder, start, stop, vocabulary) for start, stop in blocks]

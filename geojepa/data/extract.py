@@ -87,30 +87,31 @@ def _export(path: Path, folder: Path) -> bool:
     tagged = osmium.filter.EmptyTagFilter()
     tagged.enable_for(osm.NODE)
     opl.write_opl(path, folder / "objects.opl", osm.NODE | osm.WAY, locations, tagged)
-    seen: set[tuple[int, int]] = set()
-    before = (-1, False, 0)
-    with (
-        open(folder / "objects.opl", "rb") as objects,
-        open(folder / "members.opl", "wb") as members,
-    ):
-        for line in objects:
-            here = int(line[:1] == b"w"), int(line[1 : line.index(b" ")])
-            # osmium's order: negative ids first
-            rank = here[0], here[1] > 0, abs(here[1])
-            if rank <= before:
+    found: list[np.ndarray] = []
+    before = np.full(2, -1)
+    with open(folder / "members.opl", "wb") as members:
+        for start, stop in opl.blocks(folder / "objects.opl", BLOCK_BYTES):
+            text = opl.read_text(folder / "objects.opl", start, stop)
+            is_way, ids, starts = opl.names_of(text)
+            # osmium's order: nodes, ways, negative ids first
+            rank = np.stack([2 * is_way + (ids > 0), np.abs(ids)], axis=1)
+            step = np.diff(np.vstack([before, rank]), axis=0)
+            if not ((step[:, 0] > 0) | ((step[:, 0] == 0) & (step[:, 1] > 0))).all():
                 return False
-            before = rank
-            if here[1] in (ways if here[0] else nodes):
-                members.write(line)
-                seen.add(here)
+            before = rank[-1]
+            is_member = np.where(is_way, np.isin(ids, ways), np.isin(ids, nodes))
+            for row in np.flatnonzero(is_member).tolist():
+                members.write(text[starts[row] : starts[row + 1]])
+            found.append(ids[is_member & ~is_way])
             # untagged nodes are not among the objects: if one comes after its way, it is known now
-            if here[0] == WAY and b"xy" in line and len(_known(opl.missing_nodes(line), index)):
+            if len(_known(opl.missing_nodes(text), index)):
                 return False
+    untagged = np.setdiff1d(nodes, np.concatenate([np.empty(0, np.int64), *found]))
     np.savez(
         folder / "members.npz",
-        node=np.array(sorted(nodes), dtype=np.int64),
-        way=np.array(sorted(ways), dtype=np.int64),
-        untagged=_known([ref for ref in sorted(nodes) if (NODE, ref) not in seen], index),
+        node=nodes,
+        way=ways,
+        untagged=_known(untagged.tolist(), index),
     )
     return True
 
@@ -129,15 +130,15 @@ def _known(nodes: list[int], index: "osmium.index.LocationTable") -> np.ndarray:
     return np.array(found, dtype=np.float64).reshape(-1, 3)
 
 
-def _wanted_members(path: Path) -> tuple[set[int], set[int]]:
-    """Ids of the nodes and of the ways that relations want."""
+def _wanted_members(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted ids of the nodes and of the ways that relations want."""
     table = opl.read_block(path).get(b"r")
     if table is not None:
         tags = opl.tags_of(table, Vocabulary())
         shown = is_entity(tags, np.full(len(tags), GROUP, np.uint8))
         element, ref, _ = opl.members_of(table.filter(pa.array(shown)))
-        return set(ref[element == NODE].tolist()), set(ref[element == WAY].tolist())
-    return set(), set()
+        return np.unique(ref[element == NODE]), np.unique(ref[element == WAY])
+    return np.empty(0, np.int64), np.empty(0, np.int64)
 
 
 @dataclass

@@ -11,6 +11,7 @@ import queue
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -30,13 +31,14 @@ from geojepa.data.vocabulary import Vocabulary
 from geojepa.errors import GeoJEPAError
 
 Job = dict[str, Any]
+LONG_BYTES = 64 << 20
 
 
 def run_job(job: Job) -> Job:
     """Do one job.
 
     Jobs, by their `do`: "export" an extract into a folder; cut the "objects" of one of its blocks,
-    its "relations", or a row group of a "table" of features, to files of pieces.
+    its "relations", or row groups of a "table" of features, to files of pieces.
 
     Raises:
         GeoJEPAError: for input that cannot be read, naming it.
@@ -86,14 +88,15 @@ def _read(job: Job, path: Path, folder: Path, vocabulary: Vocabulary) -> Iterabl
         return [read_relations(folder, vocabulary)]
     from geojepa.data.table import read_table
 
-    return read_table(path, job["group"], vocabulary)
+    return read_table(path, job["start"], job["stop"], vocabulary)
 
 
 class Workers:
-    """Some processes that take jobs; with one, jobs run in this process. A context manager."""
+    """Some processes that take jobs, this one among them. A context manager."""
 
     def __init__(self, processes: int):
-        self._all = [_Worker() for _ in range(processes)] if processes > 1 else []
+        self._here = threading.Lock()
+        self._all = [_Worker() for _ in range(processes - 1)]
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         for worker in self._all:
             self._idle.put(worker)
@@ -107,13 +110,21 @@ class Workers:
 
     def run(self, job: Job) -> Job:
         """Do a job, here or in the next idle process; may be called from several threads."""
-        if not self._all:
-            return run_job(job)
+        if (not self._all or not _is_long(job)) and self._here.acquire(blocking=not self._all):
+            try:
+                return run_job(job)
+            finally:
+                self._here.release()
         worker = self._idle.get()
         try:
             return worker.run(job)
         finally:
             self._idle.put(worker)
+
+
+def _is_long(job: Job) -> bool:
+    """Whether a job takes long and cannot be interrupted, so that another process should do it."""
+    return job["do"] == "export" and Path(job["path"]).stat().st_size > LONG_BYTES
 
 
 class _Worker:

@@ -85,6 +85,9 @@ LEFT = {
     "bridge": (Says.TELLS_WITHOUT_BRIDGE, Says.MAIN_WITHOUT_BRIDGE),
     "car_bridge": (Says.TELLS_WITHOUT_BRIDGE, Says.MAIN_WITHOUT_BRIDGE),
 }
+# as plain numbers, for raw tags are many
+_SIGNAL, _BRIDGE = Says.PAPER_SIGNAL.value, Says.PAPER_BRIDGE.value
+_HIGHWAY, _CARS = Says.PAPER_HIGHWAY.value, Says.PAPER_CARS.value
 # keys that the published generator never sees
 _PAPER_UNSEEN = ("tiger:", "source", "import", "yh:", "created_by")
 _PAPER_CARS = ("primary", "secondary", "tertiary", "motorway", "unclassified", "service")
@@ -119,10 +122,7 @@ def says(key: str, value: str) -> Says:
         Says.HIDDEN_SPEED: "maxspeed" in key,
         Says.HIDDEN_BRIDGE: key in ("bridge", "layer") or key.startswith("bridge:"),
     }
-    found = Says(0)
-    for fact, is_stated in stated.items():
-        if is_stated:
-            found |= fact
+    found = Says(sum(fact.value for fact, is_stated in stated.items() if is_stated))
     if found & Says.SIGNAL:
         found |= Says.HIDDEN_SIGNALS
     if not found & Says.TYPE_AREA:
@@ -140,12 +140,12 @@ def says_raw(key: str, value: str) -> int:
     if found < 0:
         return 0
     if "bridge" in value:
-        found |= Says.PAPER_BRIDGE
+        found |= _BRIDGE
     if "traffic_signals" in value:
-        found |= Says.PAPER_SIGNAL
-    if found & Says.PAPER_HIGHWAY and any(word in value for word in _PAPER_CARS):
-        found |= Says.PAPER_CARS
-    return int(found)
+        found |= _SIGNAL
+    if found & _HIGHWAY and any(word in value for word in _PAPER_CARS):
+        found |= _CARS
+    return found
 
 
 @cache

@@ -26,7 +26,6 @@ _COLUMNS = {
     b"w": ("id", "version", "visible", "tags", "nodes"),
     b"r": ("id", "version", "visible", "tags", "members"),
 }
-_MISSING_NODE = re.compile(rb"n(-?[0-9]+)xy")
 _ESCAPE = re.compile(r"%([0-9a-fA-F]+)%")
 # nNUMBERxLONyLAT,... of a way becomes a line a node: NUMBER,LON,LAT
 _NODE_LINES = bytes.maketrans(b"N,xy", b"\n\n,,")
@@ -84,11 +83,34 @@ def blocks(path: Path, size: int) -> Iterator[tuple[int, int]]:
             start = stop
 
 
-def read_block(path: Path, start: int = 0, stop: int | None = None) -> dict[bytes, pa.Table]:
-    """Objects of a range of lines by kind b"n", b"w" or b"r", each a table of text columns."""
+def read_text(path: Path, start: int = 0, stop: int | None = None) -> bytes:
+    """A range of lines."""
     with open(path, "rb") as file:
         file.seek(start)
-        text = file.read(-1 if stop is None else stop - start)
+        return file.read(-1 if stop is None else stop - start)
+
+
+def names_of(text: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the n lines of a text tell at their beginning.
+
+    Returns:
+        Whether each is a way (n,), its id (n,) int64, and where lines start in the text (n + 1,).
+    """
+    letters = np.frombuffer(text, np.uint8)
+    starts = np.append(0, np.flatnonzero(letters == ord("\n")) + 1)
+    at = starts[:-1] + 1
+    is_negative = letters[at] == ord("-")
+    at = at + is_negative
+    ids = np.zeros(len(at), dtype=np.int64)
+    while (is_digit := letters[at] != ord(" ")).any():
+        ids = np.where(is_digit, 10 * ids + letters[at] - ord("0"), ids)
+        at = at + is_digit
+    return letters[starts[:-1]] == ord("w"), np.where(is_negative, -ids, ids), starts
+
+
+def read_block(path: Path, start: int = 0, stop: int | None = None) -> dict[bytes, pa.Table]:
+    """Objects of a range of lines by kind b"n", b"w" or b"r", each a table of text columns."""
+    text = read_text(path, start, stop)
     found = {}
     kinds = [kind for kind in _COLUMNS if text.startswith(kind) or b"\n" + kind in text]
     for kind, later in zip_longest(kinds, kinds[1:]):
@@ -174,9 +196,17 @@ def lines_of(table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return read["id"].to_numpy(), np.stack(places, axis=1), cu
 
 
-def missing_nodes(line: bytes) -> list[int]:
-    """Nodes without a place in the line of a way."""
-    return [int(ref) for ref in _MISSING_NODE.findall(line)]
+def missing_nodes(text: bytes) -> list[int]:
+    """Nodes without a place among the nodes of ways."""
+    found = []
+    at = text.find(b"xy")
+    while at >= 0:
+        start = text.rfind(b"n", 0, at)
+        is_node = text[start - 1 : start] in (b"N", b",") and text[at + 2 : at + 3] in (b",", b"\n")
+        if is_node and (number := text[start + 1 : at]).removeprefix(b"-").isdigit():
+            found.append(int(number))
+        at = text.find(b"xy", at + 2)
+    return found
 
 
 def members_of(table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

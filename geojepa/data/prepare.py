@@ -195,7 +195,7 @@ def _cut(
     is_small = sum(source.stat().st_size for source in sources) < _SMALL_BYTES
     processes = processes or (1 if is_small else cores or 1)
     with (
-        ThreadPoolExecutor(2) as places,
+        ThreadPoolExecutor(processes + 1) as places,
         ThreadPoolExecutor(2 * processes) as jobs,
         tqdm(desc="cut", unit=" blocks", disable=None) as progress,
         # the innermost, so that after an error threads wait for no process
@@ -214,11 +214,11 @@ def _cut(
             is_table = source.suffix == ".parquet"
             skipped: Counter[str] = Counter()
             if is_table:
-                from geojepa.data.table import count_groups
+                from geojepa.data.table import row_groups
 
                 todo = [
-                    common | {"do": "table", "out": f"{group}", "group": group}
-                    for group in range(count_groups(source))
+                    common | {"do": "table", "out": f"{a}", "start": a, "stop": b}
+                    for a, b in row_groups(source)
                 ]
             else:
                 exported = workers.run(common | {"do": "export"})

@@ -1,8 +1,10 @@
 """Read a GeoParquet table of features: wide tag columns, as osmnx, srai and quackosm write them."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import geopandas
@@ -21,26 +23,30 @@ from geojepa.errors import GeoJEPAError
 BATCH_ROWS = 1 << 16
 
 
-def count_groups(path: Path) -> int:
-    """Row groups of a GeoParquet table, which `read_table` takes one at a time.
+def row_groups(path: Path) -> list[tuple[int, int]]:
+    """First and last but one of the row groups of a GeoParquet table that go together.
 
     Raises:
         GeoJEPAError: if the file is damaged or of another format.
     """
     with _named(path):
-        return pyarrow.parquet.read_metadata(path).num_row_groups
+        metadata = pyarrow.parquet.read_metadata(path)
+    rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    block = np.cumsum([0, *rows])[:-1] // BATCH_ROWS
+    begins = np.flatnonzero(np.diff(block, prepend=-1)).tolist()
+    return list(pairwise([*begins, len(rows)]))
 
 
-def read_table(path: Path, group: int, vocabulary: Vocabulary) -> Iterator[Features]:
-    """Features of a row group of a GeoParquet table; nulls and empty values are absent tags.
+def read_table(path: Path, start: int, stop: int, vocabulary: Vocabulary) -> Iterator[Features]:
+    """Features of row groups of a GeoParquet table; nulls and empty values are absent tags.
 
     Raises:
         GeoJEPAError: if the file is damaged, no GeoParquet, or without a CRS.
     """
     with _named(path):
         file = pyarrow.parquet.ParquetFile(path)
-        first = sum(file.metadata.row_group(i).num_rows for i in range(group))
-        batches = file.iter_batches(BATCH_ROWS, row_groups=[group])
+        first = sum(file.metadata.row_group(i).num_rows for i in range(start))
+        batches = file.iter_batches(BATCH_ROWS, row_groups=range(start, stop))
     while True:
         with _named(path):
             batch = next(batches, None)
@@ -49,6 +55,12 @@ def read_table(path: Path, group: int, vocabulary: Vocabulary) -> Iterator[Featu
             # geopandas reads whole files only: this one is in memory
             part = pa.Table.from_batches([batch])
             part = part.replace_schema_metadata(file.schema_arrow.metadata)
+            # text that is not UTF-8 shows itself only here
+            part.validate(full=True)
+            # bytes are no text, but may be geometry
+            shapes = json.loads(part.schema.metadata[b"geo"])["columns"]
+            no_text = [f.name for f in part.schema if pa.types.is_binary(f.type)]
+            part = part.drop_columns([name for name in no_text if name not in shapes])
             sink = pa.BufferOutputStream()
             pyarrow.parquet.write_table(part, sink, compression="none")
             table = geopandas.read_parquet(pa.BufferReader(sink.getvalue()))
@@ -78,7 +90,8 @@ def _features(
     table = table.to_crs(4326)
     ids = _ids(table, first)
     geometry = table.geometry.to_numpy()
-    tags = _tags(table.drop(columns=table.geometry.name), vocabulary)
+    with _named(path):
+        tags = _tags(table.select_dtypes(exclude="geometry"), vocabulary)
     kind = _kinds(geometry)
     kept = is_wanted(tags, kind) & ~shapely.is_missing(geometry)
     kept &= ~shapely.is_empty(geometry) & np.isfinite(shapely.bounds(geometry)).all(axis=1)
