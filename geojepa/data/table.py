@@ -58,7 +58,8 @@ def read_table(path: Path, start: int, stop: int, vocabulary: Vocabulary) -> Ite
             # text that is not UTF-8 shows itself only here
             part.validate(full=True)
             # bytes are no text, but may be geometry
-            shapes = json.loads(part.schema.metadata[b"geo"])["columns"]
+            geo = json.loads((part.schema.metadata or {}).get(b"geo", b"{}"))
+            shapes = geo.get("columns", {})
             no_text = [f.name for f in part.schema if pa.types.is_binary(f.type)]
             part = part.drop_columns([name for name in no_text if name not in shapes])
             sink = pa.BufferOutputStream()
