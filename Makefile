@@ -1,5 +1,6 @@
 # make reproduce   the whole study: corpus, pretraining, notebooks, figures
 # make test        format, types, notebooks, tests
+# make fuzz        prepare 500 spoilt files (N=.., SEED=..): no crash, no hang, nothing half; 5 minutes
 # make bench-data  how fast data are prepared and read, into results/data_speed; about half an hour
 # make publish     RUN=runs/a: a run's figures into results/
 # make lab         the notebooks in JupyterLab
@@ -24,6 +25,10 @@ RUN ?=
 EPOCHS ?= 0
 CITY_SIZE ?= 28
 
+# of make fuzz
+N ?= 500
+SEED ?= 0
+
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 VENV := .venv
@@ -31,7 +36,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help reproduce test bench-data publish lab clean
+.PHONY: help reproduce test fuzz bench-data publish lab clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -53,6 +58,9 @@ test: $(INSTALLED)
 	@mypy geojepa
 	@echo "make test: tests (some minutes) ..."
 	@OMP_NUM_THREADS=1 pytest
+
+fuzz: $(INSTALLED)
+	@python -W ignore scripts/fuzz.py --cases $(N) --seed $(SEED)
 
 # places to read (of GEOJEPA_DATA/osm or GEOJEPA_MIRROR), turns, objects and tiles at least
 bench-data: $(INSTALLED)

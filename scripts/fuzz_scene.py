@@ -98,7 +98,7 @@ def around_the_world(items: list[Item], rng: random.Random) -> None:
 
 
 def thousands_of_long_lines(items: list[Item], rng: random.Random) -> None:
-    first, reach = _fresh(items), rng.choice([179, 80, 1])
+    first, reach = _fresh(items), rng.choice([179, 80, 0.4])
     south = rng.uniform(-70, 70)
     places = [((-reach, reach)[k % 2], south + rng.random()) for k in range(6000)]
     items += [Item("node", first + k, [], *place) for k, place in enumerate(places)]

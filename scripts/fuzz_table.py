@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import shapely
 
-SIDE = 0.004
+SIDE = 0.002
 _TEXTS = ["", "yes", " ", "x\ny", "\x00", "\x1b[31m", "../..", "<b>", "é" * 300, "nan", "1e999",
           "x" * 1_000_000, "%0a%", "\ud7ff", "\U0010ffff", "-5"]  # fmt: skip
 _NAMES = ["geometry", "feature_id", "id", "element", "", " ", "\n", "index", "__index_level_0__",
@@ -24,7 +24,7 @@ def town(rng: random.Random) -> Table:
     """Points, lines and buildings of one tile or two, as geopandas writes them."""
     west, south = rng.choice([(11.2, 55.7), (-74.0, 40.7), (0.0, 0.0), (179.99, -16.5), (25, 84)])
     rows = []
-    for k in range(rng.choice([6, 30])):
+    for k in range(rng.choice([12, 30])):
         x, y = west + rng.random() * SIDE, south + rng.random() * SIDE
         line = shapely.LineString([(x, y), (x + SIDE / 2, y), (x, y + SIDE / 3)])
         shape = (shapely.Point(x, y), line, shapely.box(x, y, x + 3e-4, y + 2e-4))[k % 3]
