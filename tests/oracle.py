@@ -40,8 +40,7 @@ class Thing:
 
     @property
     def is_entity(self) -> bool:
-        """Tagged, and no boundary unless described otherwise; "it is an area" is no description.
-        """
+        """Tagged, and no boundary unless described otherwise; "it is an area" is no description."""
         tags = self.cleaned
         is_boundary = "boundary" in tags or tags.get("type") == "boundary"
         if self.kind != "point" and is_boundary and not (MAIN_KEYS - {"place"}) & tags.keys():

@@ -38,4 +38,3 @@ def open_imagery(source: str | Path) -> Imagery:
     if not path.exists():
         raise GeoJEPAError(f"{path}: no such imagery; give a GeoTIFF or a folder of images")
     return FolderImagery(path) if path.is_dir() else RasterImagery(path)
-
