@@ -139,7 +139,8 @@ def _read_back(out: Path) -> str:
         bounds = shapely.bounds(some.geometry)
         assert (np.abs(bounds - 0.5) <= 0.5 + 1e-9).all(), "beyond the tile"
         assert len(some.feature_id) == len(some.tags()) == len(some.kind)
-        for task in TASKS:
+        # masked views of the first rows will do
+        for task in TASKS if start == 0 else ():
             corpus.read(rows, hide=task)
     assert corpus.tiles.geometry.is_valid.all(), "a footprint is not valid"
     text = summary_text(summary(corpus))
