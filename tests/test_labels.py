@@ -1,6 +1,8 @@
 """Labels and masked views against the rules of the benchmark, written out once more."""
 
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -346,3 +348,10 @@ def test_a_tile_may_be_empty_in_a_masked_view(tmp_path):
     assert data.box.shape == (0, 8)
     assert data.cu_tags.tolist() == [0]
     assert len(data.geometry) == 0
+
+
+def test_a_corpus_is_read_without_what_prepares_one():
+    code = "import sys, geojepa.data.corpus; print('osmium' in sys.modules, *sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.startswith("False ")
+    assert "geojepa.data.prepare" not in told.stdout.split()

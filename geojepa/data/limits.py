@@ -1,7 +1,7 @@
-"""How large a feature may be and how much is cut at once, so that memory stays bounded.
+"""How many entities a tile has, how large a feature may be, and how much is cut at once.
 
-A line of text in an extract may ask for a world of tiles: two nodes for a row of 65,536 of them,
-four for all four billion.
+Memory stays bounded: a line of text in an extract may ask for a world of tiles, two nodes for a row
+of 65,536 of them, four for all four billion.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,8 @@ import shapely
 from geojepa.data.cutting import TILES
 from geojepa.data.features import Features
 
+# entities of a tile that training and benchmark take; a corpus holds no tile with fewer
+MIN_ENTITIES, MAX_ENTITIES = 5, 1250
 # The largest lakes cover half a million tiles, the longest railways run through 30,000. A step from
 # node to node of 22 degrees is an error, or crosses the antimeridian and is drawn the long way.
 MAX_STEP, MAX_LENGTH, MAX_AREA = TILES // 16, TILES, 1 << 20

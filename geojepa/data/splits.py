@@ -7,7 +7,7 @@ import geopandas
 import numpy as np
 import shapely
 
-from geojepa.data.prepare import MAX_ENTITIES, MIN_ENTITIES
+from geojepa.data.limits import MAX_ENTITIES, MIN_ENTITIES
 from geojepa.errors import GeoJEPAError
 
 FOLDS = 5
