@@ -4,6 +4,7 @@ import glob
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,10 @@ def whole(path: str | Path) -> Iterator[Path]:
         GeoJEPAError: if the place cannot be written to.
     """
     given, path = path, Path(path).absolute()
+    if path.is_symlink():
+        path = path.resolve()
+    if os.path.ismount(path):
+        raise GeoJEPAError(f"{given}: is a mounted disk; name a folder on it")
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     old = path.with_name(f"{path.name}.{os.getpid()}.old.part")
     new_folders = [folder for folder in path.parents if not folder.exists()]
@@ -31,6 +36,7 @@ def whole(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         recover(path)
         _remove(part)
+        _remove_stale(path)
         try:
             yield part
             if part.is_dir() and path.is_dir():
@@ -53,8 +59,28 @@ def recover(path: str | Path) -> None:
     """Put back a folder whose replacement was killed after it had been moved aside."""
     path = Path(path).absolute()
     left = sorted(path.parent.glob(f"{glob.escape(path.name)}.*.old.part"))
-    if left and not path.exists():
+    if left and not path.exists() and not _is_at_work(left[-1]):
         os.replace(left[-1], path)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove what a process left that was killed, a day ago at least, while it wrote `path`."""
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > 86_400 and not _is_at_work(left):
+                _remove(left)
+
+
+def _is_at_work(part: Path) -> bool:
+    """Whether the process that a part is named after lives."""
+    number = part.name.removesuffix(".part").removesuffix(".old").rpartition(".")[2]
+    try:
+        os.kill(int(number), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True
 
 
 def _remove(path: Path) -> None:

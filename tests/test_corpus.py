@@ -164,8 +164,7 @@ def test_footprints_with_groups_and_images(tmp_path):
         assert tiles.ground_m["wide"] == pytest.approx(2 * tiles.ground_m["west"], rel=1e-4)
         # footprints of one size at a time
         assert len(corpus.usable) == 1
-        skipped = corpus.infos[0]["places"][0]["skipped"]
-        assert skipped["footprints without a feature"] == 1
+        assert corpus.infos[0]["footprints"]["without_a_feature"] == 1
 
 
 def test_limits_of_entities(tmp_path):

@@ -20,7 +20,7 @@ try:
     config = replace(preset(job.params.preset), fold=fold, seed=seed)
     if job.params.epochs:
         config = replace(config, epochs=job.params.epochs)
-    corpus = Corpus.open(Path(job.input[0]).parent)
+    corpus = Corpus.open(job.params.corpus)
     if (folder / "config.json").exists():
         facts = read_config(folder)
         wanted = json.loads(json.dumps(config_to_dict(config)))

@@ -98,6 +98,7 @@ class Corpus:
             for info in infos
         ]
         self.vocabulary = list(vocabulary)
+        self._hidden: dict[str, np.ndarray] = {}
         self._corpus_of = np.repeat(np.arange(len(infos)), [info["shards"] for info in infos])
         self._first_row = np.append(0, np.cumsum([len(shard.count) for shard in shards]))
         self._first_entity = np.append(0, np.cumsum([shard.entities for shard in shards]))
@@ -126,7 +127,7 @@ class Corpus:
                 state = json.loads((folder / "state.json").read_text())
                 files = [folder / file["filename"] for file in state["_data_files"]]
                 mine = [Shard(file) for file in files] if schema == SCHEMA_VERSION else []
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 raise GeoJEPAError(f"{folder}: the corpus is damaged; prepare it again") from error
             if schema != SCHEMA_VERSION:
                 raise GeoJEPAError(
@@ -227,7 +228,10 @@ class Corpus:
         A tile may be without entities in a masked view. Nothing computed from hidden evidence
         is left: boxes and geometries are each entity's own, and groups of hidden members go.
         """
-        rows = np.asarray(rows, dtype=np.int64)
+        rows = np.asarray(rows)
+        if rows.dtype == bool or (len(rows) and not 0 <= rows.min() <= rows.max() < len(self)):
+            raise GeoJEPAError(f"rows are numbers from 0 to {len(self) - 1}; give such")
+        rows = rows.astype(np.int64)
         some = self._entities(rows)
         if hide is not None:
             bit = TASKS.index(hide)
@@ -267,4 +271,7 @@ class Corpus:
         return Entities.join(found).take_tiles(back)
 
     def _hidden_tags(self, task: str) -> np.ndarray:
-        return np.array([hides_tag(task, key, value) for key, value in self.vocabulary], dtype=bool)
+        if task not in self._hidden:
+            hidden = [hides_tag(task, key, value) for key, value in self.vocabulary]
+            self._hidden[task] = np.array(hidden, dtype=bool)
+        return self._hidden[task]

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -59,7 +60,7 @@ def run_job(job: Job) -> Job:
             out = f"{job['out']}-{len(spills)}.arrow"
             table = cut_features(lot, grid, job["simplify"])
             used = write_pieces(table, vocabulary, folder / out)
-            spills.append({"out": out, "vocabulary": used})
+            spills.append({"out": out, "tags": used})
             entities += int(lot.is_entity.sum())
             said |= int(np.bitwise_or.reduce(lot.tags.any[lot.is_entity], initial=0))
         skipped.update(features.skipped)
@@ -95,6 +96,7 @@ class Workers:
     """Some processes that take jobs, this one among them. A context manager."""
 
     def __init__(self, processes: int):
+        self._is_stopped = False
         self._here = threading.Lock()
         self._all = [_Worker() for _ in range(processes - 1)]
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
@@ -105,6 +107,7 @@ class Workers:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._is_stopped = True
         for worker in self._all:
             worker.stop()
 
@@ -112,6 +115,8 @@ class Workers:
         """Do a job, here or in the next idle process; may be called from several threads."""
         if (not self._all or not _is_long(job)) and self._here.acquire(blocking=not self._all):
             try:
+                if self._is_stopped:
+                    raise GeoJEPAError(f"{job['path']}: stopped")
                 return run_job(job)
             finally:
                 self._here.release()
@@ -130,12 +135,18 @@ def _is_long(job: Job) -> bool:
 class _Worker:
     def __init__(self) -> None:
         # one thread each: as many workers as cores
-        threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
+        settings = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
+        # this package and not what the working folder holds
+        paths = [
+            str(Path(__file__).parents[2]),
+            *os.environ.get("PYTHONPATH", "").split(os.pathsep),
+        ]
+        settings["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "geojepa.data.jobs"],
+            [sys.executable, "-P", "-m", "geojepa.data.jobs"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | threads,
+            env=os.environ | settings,
             text=True,
             encoding="utf-8",
         )
@@ -154,7 +165,8 @@ class _Worker:
                 "memory; give the machine more, or a smaller extract"
             ) from error
         if "error" in answer:
-            raise (GeoJEPAError if answer["is_input"] else OSError)(answer["error"])
+            kinds = {"GeoJEPAError": GeoJEPAError, "OSError": OSError}
+            raise kinds.get(answer["kind"], RuntimeError)(answer["error"])
         return answer
 
     def stop(self) -> None:
@@ -167,8 +179,11 @@ def _serve(answer: Callable[[str], None]) -> None:
         try:
             answer(json.dumps(run_job(json.loads(line))))
         except (GeoJEPAError, OSError) as error:
-            is_input = isinstance(error, GeoJEPAError)
-            answer(json.dumps({"error": str(error), "is_input": is_input}))
+            kind = "GeoJEPAError" if isinstance(error, GeoJEPAError) else "OSError"
+            answer(json.dumps({"error": str(error), "kind": kind}))
+        except Exception as error:
+            traceback.print_exc()
+            answer(json.dumps({"error": f"{type(error).__name__}: {error}", "kind": "fault"}))
 
 
 if __name__ == "__main__":

@@ -129,14 +129,14 @@ def write_pieces(table: pa.Table, vocabulary: Vocabulary, path: Path) -> list[Pa
 
 @dataclass
 class Spill:
-    """One table of pieces on disk, memory-mapped."""
+    """One table of pieces on disk, memory-mapped, and the joint number of each of its tags."""
 
     table: pa.Table
     tile: np.ndarray
-    vocabulary: list[Pair]
+    vocabulary: np.ndarray
 
     @classmethod
-    def open(cls, path: Path, vocabulary: list[Pair]) -> "Spill":
+    def open(cls, path: Path, vocabulary: np.ndarray) -> "Spill":
         """The table that `write_pieces` wrote."""
         with pa.memory_map(str(path)) as file:
             table = pa.ipc.open_file(file).read_all()
@@ -159,7 +159,7 @@ def merge(
     spills: list[Spill],
     tiles: np.ndarray,
     counts: np.ndarray,
-    tag_number: dict[Pair, int],
+    tag_number: np.ndarray,
     max_tiles: int,
     max_entities: int = 200_000,
 ) -> Iterator[tuple[np.ndarray, pa.Table]]:
@@ -168,7 +168,7 @@ def merge(
     Args:
         spills: tables of one place.
         tiles: (T,) ascending; counts: (T,) their entities.
-        tag_number: the joint numbers of all tags.
+        tag_number: the numbers that tags are to have, by those in `Spill.vocabulary`.
         max_tiles: of one lot; max_entities: of one lot, unless one tile holds more.
 
     Yields:
@@ -176,7 +176,7 @@ def merge(
     """
     if not len(tiles):
         return
-    numbers = [np.array([tag_number[p] for p in s.vocabulary], dtype=np.int32) for s in spills]
+    numbers = [tag_number[spill.vocabulary] for spill in spills]
     quotients = np.cumsum(counts) // max_entities, np.arange(len(tiles)) // max_tiles
     begins = np.flatnonzero(np.diff(quotients[0]) | np.diff(quotients[1])) + 1
     for first, after in pairwise([0, *begins.tolist(), len(tiles)]):

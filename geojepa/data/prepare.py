@@ -2,13 +2,9 @@
 
 import hashlib
 import json
-import os
 import shutil
-from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,39 +15,24 @@ from tqdm import tqdm
 
 from geojepa.data.cutting import Grid, grid_of_codes, grid_of_footprints, save_grid, take_tiles
 from geojepa.data.extract import GENERATOR
-from geojepa.data.jobs import Job, Workers
 from geojepa.data.labels import carried_tasks, tile_labels
+from geojepa.data.limits import MAX_ENTITIES, MIN_ENTITIES
 from geojepa.data.meaning import TASKS
 from geojepa.data.opl import reading
-from geojepa.data.pieces import Spill, count_entities, merge
-from geojepa.data.vocabulary import Pair
+from geojepa.data.pieces import count_entities, merge
+from geojepa.data.places import Place, cut_places
 from geojepa.data.writing import SCHEMA_VERSION, CorpusWriter, tile_rows
 from geojepa.errors import GeoJEPAError, printable
 from geojepa.files import place_of, sha256, whole
+from geojepa.origin import code_state
 
 if TYPE_CHECKING:
     from geojepa.data.imagery import Imagery
 
-MIN_ENTITIES, MAX_ENTITIES = 5, 1250
 ATTRIBUTION = "© OpenStreetMap contributors, ODbL 1.0"
 MADE = "lilliput: a made city, no real place"
-# extracts that together are smaller than this are not worth the start of processes
-_SMALL_BYTES = 1 << 20
 # tiles of one lot: images of 150 kB each are held at once
 _LOT_TILES, _LOT_IMAGES = 4096, 256
-
-
-@dataclass
-class _Cut:
-    """A place cut to pieces."""
-
-    place: str
-    source: Path
-    is_table: bool
-    spills: list[Spill]
-    features: int
-    said: int
-    skipped: Counter[str]
 
 
 def prepare(
@@ -83,10 +64,12 @@ def prepare(
     """
     if not extracts:
         raise GeoJEPAError("no extract given; name at least one .osm.pbf or .parquet file")
+    if processes < 0:
+        raise GeoJEPAError(f"processes={processes}: give a number, or 0 for as many as cores")
     if not 0 <= simplify <= 10:
         raise GeoJEPAError(f"simplify={simplify}: give metres from 0 to 10")
     out = Path(out)
-    if out.exists() and not (out / "corpus.json").is_file() and not _is_empty_folder(out):
+    if out.exists() and not _is_corpus(out) and not _is_empty_folder(out):
         raise GeoJEPAError(f"{out}: exists and is not a corpus; name another folder")
     sources = [_checked(_located(extract)) for extract in extracts]
     names = [place_of(source) for source in sources]
@@ -100,9 +83,10 @@ def prepare(
         grid = _read_footprints(Path(footprints)) if footprints else None
         if grid is not None:
             save_grid(grid, work / "footprints.arrow")
-        cuts = _cut(sources, names, work, simplify, processes)
-        pairs = sorted({pair for cut in cuts for spill in cut.spills for pair in spill.vocabulary})
-        tag_number = {pair: number for number, pair in enumerate(pairs)}
+        cuts, tags = cut_places(sources, names, work, simplify, processes)
+        pairs = sorted(tags)
+        tag_number = np.empty(len(tags), dtype=np.int32)
+        tag_number[[tags[pair] for pair in pairs]] = np.arange(len(tags))
         with CorpusWriter(part) as writer:
             if imagery:
                 from geojepa.data.imagery import open_imagery
@@ -115,19 +99,29 @@ def prepare(
                 places = [_write(cut, grid, tag_number, None, writer) for cut in cuts]
             _check_tiles(places, extracts, footprints)
             content = writer.finish()
+        footprint_facts = None
+        if footprints and grid is not None:
+            met = np.unique(np.concatenate([count_entities(cut.spills)[0] for cut in cuts]))
+            footprint_facts = {
+                "file": Path(footprints).name,
+                "sha256": sha256(footprints),
+                "without_a_feature": len(grid.tile_id) - len(met),
+            }
         digest = hashlib.sha256(content.encode() + json.dumps(pairs).encode())
         info = {
             "schema": SCHEMA_VERSION,
             "hash": digest.hexdigest()[:16],
             "attribution": MADE if all(p["made"] for p in places) else ATTRIBUTION,
-            "imagery": str(imagery).rpartition("/")[2] if imagery else None,
+            "imagery": _source_name(imagery) if imagery else None,
             "imagery_credit": credit,
+            "footprints": footprint_facts,
             "simplify_m": simplify,
             "geojepa": version("geojepa"),
+            "code": code_state(Path(__file__).parent),
             "places": places,
             "vocabulary": pairs,
         }
-        (part / "corpus.json").write_text(json.dumps(info, indent=1))
+        (part / "corpus.json").write_text(json.dumps(info))
         del cuts
         shutil.rmtree(work)
     return out
@@ -166,6 +160,22 @@ def _checked(source: Path) -> Path:
     return source
 
 
+def _is_corpus(path: Path) -> bool:
+    """Whether a folder is a corpus, or one of which a workflow has taken away the index."""
+    return (path / "corpus.json").is_file() or (
+        (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
+    )
+
+
+def _source_name(imagery: str | Path) -> str:
+    """What imagery is called: a file's name, or an address without what may be secret."""
+    if ":" in str(imagery) and not Path(imagery).exists():
+        from geojepa.data.download import public
+
+        return public(str(imagery))
+    return Path(imagery).name
+
+
 def _is_empty_folder(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
 
@@ -187,69 +197,10 @@ def _read_footprints(path: Path) -> Grid:
         ) from error
 
 
-def _cut(
-    sources: list[Path], names: list[str], work: Path, simplify: float, processes: int
-) -> list[_Cut]:
-    """Every source cut to pieces in `work`, by several processes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    is_small = sum(source.stat().st_size for source in sources) < _SMALL_BYTES
-    processes = processes or (1 if is_small else cores or 1)
-    with (
-        ThreadPoolExecutor(processes + 1) as places,
-        ThreadPoolExecutor(2 * processes) as jobs,
-        tqdm(desc="cut", unit=" blocks", disable=None) as progress,
-        # the innermost, so that after an error threads wait for no process
-        Workers(processes) as workers,
-    ):
-
-        def cut(name: str, source: Path) -> _Cut:
-            def run(job: Job) -> Job:
-                answer = workers.run(job)
-                progress.update()
-                return answer
-
-            folder = work / f"{names.index(name):04d}"
-            folder.mkdir()
-            common = {"path": str(source), "folder": str(folder), "simplify": simplify}
-            is_table = source.suffix == ".parquet"
-            skipped: Counter[str] = Counter()
-            if is_table:
-                from geojepa.data.table import row_groups
-
-                todo = [
-                    common | {"do": "table", "out": f"{a}", "start": a, "stop": b}
-                    for a, b in row_groups(source)
-                ]
-            else:
-                exported = workers.run(common | {"do": "export"})
-                skipped.update(exported["skipped"])
-                todo = [common | {"do": "relations", "out": "0"}]
-                todo += [
-                    common | {"do": "objects", "out": f"{i + 1}", "start": a, "stop": b}
-                    for i, (a, b) in enumerate(exported["blocks"])
-                ]
-            done = list(jobs.map(run, todo))
-            for text in folder.glob("*.opl"):
-                text.unlink()
-            said = 0
-            for answer in done:
-                skipped.update(answer["skipped"])
-                said |= answer["said"]
-            spills = [
-                Spill.open(folder / spill["out"], [(k, v) for k, v in spill["vocabulary"]])
-                for answer in done
-                for spill in answer["spills"]
-            ]
-            features = sum(answer["features"] for answer in done)
-            return _Cut(name, source, is_table, spills, features, said, skipped)
-
-        return list(places.map(cut, names, sources))
-
-
 def _write(
-    cut: _Cut,
+    cut: Place,
     footprints: Grid | None,
-    tag_number: dict[Pair, int],
+    tag_number: np.ndarray,
     imagery: "Imagery | None",
     writer: CorpusWriter,
 ) -> dict:
@@ -261,7 +212,7 @@ def _write(
     lots = merge(cut.spills, tiles[kept], counts[kept], tag_number, lot_tiles)
     with_image = 0
     with tqdm(
-        total=int(kept.sum()), desc=printable(cut.place), unit=" tiles", disable=None
+        total=int(kept.sum()), desc=printable(cut.name), unit=" tiles", disable=None
     ) as progress:
         for rows, pieces in lots:
             chosen = tiles[kept][rows]
@@ -275,14 +226,12 @@ def _write(
                 images, has_image = imagery.read(grid, np.arange(len(rows)))
             with_image += int(has_image.sum())
             entities = pieces.filter(pieces["is_entity"])
-            writer.write(tile_rows(cut.place, grid, labels, entities, images, has_image))
+            writer.write(tile_rows(cut.name, grid, labels, entities, images, has_image))
             progress.update(len(rows))
     from geojepa.data.catalogue import record_of
 
-    if footprints is not None:
-        cut.skipped["footprints without a feature"] += len(footprints.tile_id) - len(tiles)
     return {
-        "place": cut.place,
+        "place": cut.name,
         "source_sha256": sha256(cut.source),
         "source": record_of(cut.source),
         "tiles": int(kept.sum()),
