@@ -11,7 +11,7 @@ from handmade import node, relation, way, write_osm
 
 from geojepa.data.corpus import Corpus
 from geojepa.data.cutting import to_degrees
-from geojepa.data.meaning import CAR_CLASSES, TASKS, speed_kmh
+from geojepa.data.meaning import CAR_CLASSES, TASKS, paper_speed, speed_kmh
 from geojepa.data.prepare import prepare
 
 # tile 16_33000_30500 and its eastern neighbour, with room for a hand-made town
@@ -76,12 +76,25 @@ def label(town, task, folder) -> list[float]:
         ("none", None),
         ("RO:urban", None),
         ("signals;50", 50),
+        ("1000", 1000),
+        ("1001", None),
+        ("700 mph", None),
+        ("9" * 60, None),
+        ("9" * 5000 + ";50", 50),
         ("", None),
     ],
 )
 def test_speeds(value, speed):
     found = speed_kmh(value)
     assert np.isnan(found) if speed is None else found == pytest.approx(speed)
+
+
+@pytest.mark.parametrize(
+    ("value", "speed"),
+    [("50", 50), ("25 mph", 40), ("600 mph", 960), ("700 mph", 0), ("9" * 60, 0), ("9" * 5000, 0)],
+)
+def test_speeds_of_rule_paper(value, speed):
+    assert paper_speed("maxspeed:forward", value) == pytest.approx(speed)
 
 
 def test_max_speed_is_the_highest_on_a_highway_that_meets_the_tile(tmp_path):

@@ -20,6 +20,8 @@ CAR_CLASSES = (
     | {"unclassified", "residential", "service", "living_street"}
 )
 _SPEED = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(mph|knots|km/h|kmh|kph)?\s*$", re.IGNORECASE)
+# km/h; a larger number is no speed
+_FASTEST = 1000.0
 _KMH = {"mph": 1.609344, "knots": 1.852}
 
 
@@ -167,7 +169,8 @@ def _says_raw_key(key: str) -> int:
 def paper_speed(key: str, value: str) -> float:
     """Speed of a raw tag as the published generator reads it; -1 for a tag of another key.
 
-    The number of the first word, times 1.6 before the word mph; `US:urban` is 40, else 0.
+    The number of the first word, times 1.6 before the word mph; `US:urban` is 40. It is 0 where
+    there is none, or one over 1,000 km/h.
     """
     if "maxspeed" not in key or key.startswith(_PAPER_UNSEEN):
         return -1.0
@@ -177,14 +180,16 @@ def paper_speed(key: str, value: str) -> float:
     number = re.match(r"\d+(?:\.\d+)?", words[0]) if words else None
     if number is None:
         return 0.0
-    return float(number[0]) * (1.6 if "mph" in words[1:] else 1.0)
+    speed = float(number[0]) * (1.6 if "mph" in words[1:] else 1.0)
+    return speed if speed <= _FASTEST else 0.0
 
 
 def speed_kmh(value: str) -> float:
     """Highest readable speed of a maxspeed value in km/h, NaN where there is none.
 
-    `25 mph` is 40.2, a bare number is km/h, `50;30` is 50, `none` or `RO:urban` is unreadable.
+    `25 mph` is 40.2, a bare number is km/h, `50;30` is 50; `none`, `RO:urban` and what is over
+    1,000 km/h are unreadable.
     """
     found = [_SPEED.match(part) for part in value.split(";")]
     speeds = [float(m[1]) * _KMH.get((m[2] or "").lower(), 1.0) for m in found if m]
-    return max(speeds, default=float("nan"))
+    return max((speed for speed in speeds if speed <= _FASTEST), default=float("nan"))
