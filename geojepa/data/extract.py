@@ -80,6 +80,9 @@ def _export(path: Path, folder: Path) -> bool:
     for file in folder.glob("*.opl"):
         file.unlink()
     opl.write_opl(path, folder / "relations.opl", osm.RELATION)
+    _, ids, _ = opl.names_of(opl.read_text(folder / "relations.opl"))
+    if not _is_ascending(_ranks(np.zeros_like(ids), ids)):
+        return False
     nodes, ways = _wanted_members(folder / "relations.opl")
     index = osmium.index.create_map("flex_mem")
     locations = osmium.NodeLocationsForWays(index)
@@ -93,10 +96,8 @@ def _export(path: Path, folder: Path) -> bool:
         for start, stop in opl.blocks(folder / "objects.opl", BLOCK_BYTES):
             text = opl.read_text(folder / "objects.opl", start, stop)
             is_way, ids, starts = opl.names_of(text)
-            # osmium's order: nodes, ways, negative ids first
-            rank = np.stack([2 * is_way + (ids > 0), np.abs(ids)], axis=1)
-            step = np.diff(np.vstack([before, rank]), axis=0)
-            if not ((step[:, 0] > 0) | ((step[:, 0] == 0) & (step[:, 1] > 0))).all():
+            rank = _ranks(is_way, ids)
+            if not _is_ascending(np.vstack([before, rank])):
                 return False
             before = rank[-1]
             is_member = np.where(is_way, np.isin(ids, ways), np.isin(ids, nodes))
@@ -114,6 +115,17 @@ def _export(path: Path, folder: Path) -> bool:
         untagged=_known(untagged.tolist(), index),
     )
     return True
+
+
+def _ranks(is_way: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """(n, 2) places in osmium's order: nodes, ways, negative ids first."""
+    return np.stack([2 * is_way + (ids > 0), np.abs(ids)], axis=1)
+
+
+def _is_ascending(rank: np.ndarray) -> bool:
+    """Whether each object comes after the one before, and not again."""
+    step = np.diff(rank, axis=0)
+    return bool(((step[:, 0] > 0) | ((step[:, 0] == 0) & (step[:, 1] > 0))).all())
 
 
 def _known(nodes: list[int], index: "osmium.index.LocationTable") -> np.ndarray:
