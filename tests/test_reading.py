@@ -7,6 +7,7 @@ import pytest
 import shapely
 from handmade import node, read_features, relation, way, write_osm
 
+from geojepa.data.corpus import Corpus
 from geojepa.data.features import GROUP, LINE, POINT, POLYGON
 from geojepa.data.prepare import prepare
 from geojepa.errors import GeoJEPAError
@@ -269,6 +270,27 @@ def test_an_object_given_twice_counts_once(read):
     assert sorted(features.feature_id) == ["node/31", "way/1"]
 
 
+def test_a_relation_given_twice_counts_once(read):
+    site = [relation(i, [("n", 1, "")], type="site", tourism="yes") for i in (1, 2)]
+    for objects in (site[:1] * 2, [*site, site[0]], site[::-1]):
+        features = read(*NODES, *objects)
+        assert features.feature_id == sorted({f"relation/{item.id}" for item in objects})
+        assert not sum(features.skipped.values())
+
+
+def test_only_members_that_are_not_in_the_file_are_outside_the_extract(read):
+    """A boundary and a relation without tags are no entities, but they are there."""
+    features = read(
+        *NODES,
+        way(1, RING),
+        relation(1, [("w", 1, "outer")], type="boundary", boundary="administrative"),
+        relation(2, [("w", 1, "outer")]),
+        relation(3, [("r", 1, ""), ("r", 2, ""), ("n", 1, "")], type="site", tourism="yes"),
+    )
+    assert features.feature_id == ["relation/3"]
+    assert features.skipped["relation members outside the extract"] == 0
+
+
 def test_deleted_objects_are_skipped(tmp_path):
     path = tmp_path / "deleted.osm"
     path.write_text(
@@ -319,6 +341,54 @@ def test_an_index_as_osmnx_writes_it_names_features(tmp_path):
     frame = table([shapely.Point(9, 47)], shop=["bakery"], element=["node"], id=[7])
     frame.set_index(["element", "id"]).to_parquet(tmp_path / "o.parquet")
     assert read_features(tmp_path / "o.parquet", tmp_path).feature_id == ["node/7"]
+
+
+def written(folder, geometry, suffix):
+    """Shops at these shapes, as a table or as an extract."""
+    path = folder / f"shops{suffix}"
+    if suffix == ".parquet":
+        table(geometry, shop=["x"] * len(geometry)).to_parquet(path)
+        return path
+    objects, ways = [], []
+    for shape in geometry:
+        first = len(objects) + 1
+        places = shapely.get_coordinates(shape).tolist()
+        tags = {"shop": "x"} if len(places) == 1 else {}
+        objects += [node(first + i, *place, **tags) for i, place in enumerate(places)]
+        if len(places) > 1:
+            nodes = list(range(first, first + len(places)))
+            is_ring = shape.geom_type == "Polygon"
+            nodes[-1] = first if is_ring else nodes[-1]
+            ways.append(way(first, nodes, shop="x"))
+    return write_osm(path, objects + ways)
+
+
+BEYOND = [
+    *(shapely.Point(0, 85.06), shapely.Point(0, -85.06), shapely.Point(0, 90)),
+    *(shapely.LineString([(0, 85), (0.1, 85.1)]), shapely.box(0, -85.06, 0.1, -85.04)),
+]
+EAST = [shapely.Point(180.001, 0), shapely.LineString([(179.999, 0), (180.001, 0)])]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "beyond"), [(".osm.pbf", BEYOND), (".parquet", BEYOND + EAST)], ids=["osm", "table"]
+)
+def test_what_reaches_beyond_the_map_is_skipped_and_counted(tmp_path, suffix, beyond):
+    """The map ends at 180 degrees east and short of 85.0512 degrees north."""
+    edge = [shapely.Point(lon, 85.051) for lon in np.linspace(9.0002, 9.0008, 5)]
+    edge += [shapely.Point(180, 0.001 * k) for k in range(1, 6)]
+    edge += [shapely.LineString([(180, 0.001), (179.999, 0.002)]), shapely.Point(-180, 0.001)]
+    corpus = Corpus.open(prepare([written(tmp_path, beyond + edge, suffix)], tmp_path / "c"))
+    skipped = corpus.infos[0]["places"][0]["skipped"]
+    assert {k: v for k, v in skipped.items() if "repaired" not in k} == {
+        "features beyond the map": len(beyond)
+    }
+    assert sorted(corpus.tiles.x) == [34406, 65535]
+    data = corpus.read(np.arange(2))
+    bounds = shapely.bounds(data.geometry)
+    assert bounds.min() >= 0
+    assert bounds.max() == 1
+    assert len(bounds) == len(edge) - 1
 
 
 def test_mixed_collections_are_groups_of_their_parts(tmp_path):

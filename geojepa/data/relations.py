@@ -43,6 +43,7 @@ def read_relations(folder: Path, vocabulary: Vocabulary) -> Features:
     if table is None:
         return features_of([], skipped)
     table = present(table, skipped)
+    in_file = set(opl.ids_of(table).tolist())
     tags = opl.tags_of(table, vocabulary)
     kind = np.full(len(tags), GROUP, dtype=np.uint8)
     rows = np.flatnonzero(is_entity(tags, kind))
@@ -67,7 +68,7 @@ def read_relations(folder: Path, vocabulary: Vocabulary) -> Features:
         ways = read_ways(present(block[b"w"], skipped), vocabulary, skipped, every=True)
         elements.append(ways)
     alone = features_of(elements, skipped)
-    shapes = _relation_shapes(kind, members, set(ids.tolist()), points, ways, skipped)
+    shapes = _relation_shapes(kind, members, in_file, points, ways, skipped)
     complete = [row for row, parts in enumerate(shapes) if len(parts)]
     skipped["relations without a complete geometry"] += len(shapes) - len(complete)
     chosen = np.array(complete, dtype=np.int64)
