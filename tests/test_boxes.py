@@ -1,11 +1,14 @@
 """Minimum rotated rectangles against a sweep of all angles."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geojepa.data import boxes
 from geojepa.data.boxes import MIN_SIDE, rotated_boxes
 
 few = settings(max_examples=80, deadline=None)
@@ -107,3 +110,27 @@ def test_boxes_of_many_are_those_of_each_alone():
     for shape, box in zip(shapes, together, strict=True):
         np.testing.assert_array_equal(box_of(shape).ravel(), box)
     assert rotated_boxes(shapes[:0]).shape == (0, 8)
+
+
+def test_boxes_do_not_depend_on_how_much_is_done_at_once(monkeypatch):
+    rng = np.random.default_rng(0)
+    shapes = [shapely.MultiPoint(rng.random((n, 2))) for n in (1, 2, 3, 9, 400) for _ in range(9)]
+    shapes += [shapely.Point(0, 0).buffer(0.4, quad_segs=n) for n in (1, 7, 100, 101)]
+    shapes = np.array(shapes, object)
+    found = []
+    for lot in (1, 1_000, 1 << 16, 1 << 24):
+        monkeypatch.setattr(boxes, "_LOT", lot)
+        found.append(rotated_boxes(shapes).tobytes())
+    assert len(set(found)) == 1
+
+
+def test_an_outline_of_many_vertices_takes_little_memory():
+    """Every vertex against every edge would be 3 GB an array."""
+    circle = shapely.Point(0.5, 0.5).buffer(0.4, quad_segs=5_000)
+    assert shapely.get_num_coordinates(circle) == 20_001
+    tracemalloc.start()
+    corners = box_of(circle)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
+    np.testing.assert_allclose(sides(corners), 0.8, atol=1e-6)

@@ -5,6 +5,8 @@ import shapely
 
 MIN_SIDE = 0.005
 _TIE = 1e-9
+# vertices turned to an edge, times edges, at once: what fits a processor's cache
+_LOT = 1 << 16
 
 
 def rotated_boxes(geometry: np.ndarray) -> np.ndarray:
@@ -24,10 +26,10 @@ def rotated_boxes(geometry: np.ndarray) -> np.ndarray:
     points, index = shapely.get_coordinates(_hulls(geometry), return_index=True)
     count = np.bincount(index, minlength=len(geometry))
     start = np.cumsum(count) - count
-    # Hulls of one size go together, as one dense array; huge ones in small lots.
+    # Hulls of one size go together, as one dense array; large ones in small lots.
     for size in np.unique(count):
         rows = np.flatnonzero(count == size)
-        lot = max(1, int(2_000_000 // max(size * size, 1)))
+        lot = max(1, int(_LOT // max(size * size, 1)))
         for first in range(0, len(rows), lot):
             some = rows[first : first + lot]
             corner = points[start[some, None] + np.arange(size)]
@@ -65,11 +67,7 @@ def _boxes_of_hulls(hull: np.ndarray) -> np.ndarray:
     angle = np.where(np.pi / 2 - angle < 1e-12, 0.0, angle)
     angle = np.where((edge == 0).all(axis=2), 0.0, angle)
     cos, sin = np.cos(angle), np.sin(angle)
-    centred = hull - hull[:, :1]
-    along = cos[:, :, None] * centred[:, None, :, 0] + sin[:, :, None] * centred[:, None, :, 1]
-    across = -sin[:, :, None] * centred[:, None, :, 0] + cos[:, :, None] * centred[:, None, :, 1]
-    low = np.stack([along.min(axis=2), across.min(axis=2)], axis=-1)
-    high = np.stack([along.max(axis=2), across.max(axis=2)], axis=-1)
+    low, high = _extents(hull - hull[:, :1], cos[:, :, None], sin[:, :, None])
     area = (high - low).prod(axis=2)
     # A segment has no area at any angle: its own direction is wanted, and is its only edge.
     extent = (high - low).max(axis=2)
@@ -84,3 +82,22 @@ def _boxes_of_hulls(hull: np.ndarray) -> np.ndarray:
     y = hull[:, :1, 1] + sin[:, None] * u + cos[:, None] * v
     # With the angle in [0, 90) the first corner is the lowest; it stays so where two are level.
     return np.stack([x, y], axis=2).reshape(len(hull), 8)
+
+
+def _extents(hull: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least and greatest along and across each edge (m, e, 2), of hulls (m, k, 2).
+
+    `cos` and `sin` (m, e, 1) are those of the edges.
+    """
+    low = np.empty((*cos.shape[:2], 2))
+    high = np.empty_like(low)
+    x, y = hull[:, None, :, 0], hull[:, None, :, 1]
+    # one outline may have ten thousands of vertices and edges
+    lot = max(1, _LOT // (len(hull) * hull.shape[1]))
+    for first in range(0, cos.shape[1], lot):
+        some = slice(first, first + lot)
+        c, s = cos[:, some], sin[:, some]
+        for axis, turned in enumerate((c * x + s * y, -s * x + c * y)):
+            low[:, some, axis] = turned.min(axis=2)
+            high[:, some, axis] = turned.max(axis=2)
+    return low, high
