@@ -12,9 +12,8 @@ import time
 from functools import cache
 from hashlib import sha256 as digest
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
-from geojepa.data.download import download, public, published_md5, record_path
 from geojepa.errors import GeoJEPAError
 from geojepa.files import cache_folder, sha256
 
@@ -101,6 +100,8 @@ def _of_place(place: str) -> Path:
                 "replace the file, or take it out of GEOJEPA_MIRROR"
             )
         return mirrored
+    from geojepa.data.download import download
+
     return download(_url(entry), cache_folder() / "places" / name, f"sha256:{entry['sha256']}")
 
 
@@ -115,6 +116,8 @@ def _of_region(region: str) -> Path:
     found = _mirrored(file, target.name) or _used_again(region, target)
     if found:
         return found
+    from geojepa.data.download import download, published_md5
+
     md5 = published_md5(url)
     if md5 is None:
         print(f"{url}: no md5 is published; its sha256 will be recorded", file=sys.stderr)
@@ -136,7 +139,11 @@ def _of_url(url: str) -> Path:
     host = re.sub(r"[^\w.-]", "_", parts.hostname)
     # one folder a URL, so that files of the same name never mix
     target = cache_folder() / "urls" / f"{host}-{digest(url.encode()).hexdigest()[:12]}" / name
-    return _mirrored(name) or _used_again(public(url), target) or download(url, target)
+    if found := _mirrored(name) or _used_again(public(url), target):
+        return found
+    from geojepa.data.download import download
+
+    return download(url, target)
 
 
 def _url(entry: dict) -> str:
@@ -161,3 +168,14 @@ def _used_again(name: str, target: Path) -> Path | None:
     days = int((time.time() - target.stat().st_mtime) / 86400)
     print(f"{name}: {days} days old; to fetch it anew, delete {target}", file=sys.stderr)
     return target
+
+
+def record_path(target: Path) -> Path:
+    """Where the record of a download is: URL, sha256, bytes, date, and the server's version."""
+    return target.with_name(f"{target.name}.sha256.json")
+
+
+def public(url: str) -> str:
+    """A URL without what may be secret in it: user, password, query."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import pooch
 import requests
@@ -22,6 +22,7 @@ from filelock import FileLock
 from pooch.hashes import hash_matches
 from tqdm import tqdm
 
+from geojepa.data.catalogue import public, record_path
 from geojepa.errors import GeoJEPAError
 from geojepa.files import sha256, whole
 
@@ -83,11 +84,6 @@ def download(url: str, target: Path, known_hash: str | None = None) -> Path:
     return target
 
 
-def record_path(target: Path) -> Path:
-    """Where the record of a download is: URL, sha256, bytes, date, and the server's version."""
-    return target.with_name(f"{target.name}.sha256.json")
-
-
 def published_md5(url: str) -> str | None:
     """The md5 that a server publishes beside a file as `<url>.md5`; None where it has none.
 
@@ -105,12 +101,6 @@ def published_md5(url: str) -> str | None:
 
     found = re.match(r"[0-9a-fA-F]{32}\b", _persist(url, name, ask))
     return found.group().lower() if found else None
-
-
-def public(url: str) -> str:
-    """A URL without what may be secret in it: user, password, query."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _fetch(url: str, output: str, _: object, *, part: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import osmium
 from tqdm import tqdm
 
+from geojepa.data.catalogue import locate, public, record_of
 from geojepa.data.cutting import Grid, grid_of_codes, grid_of_footprints, save_grid, take_tiles
 from geojepa.data.extract import GENERATOR
 from geojepa.data.labels import carried_tasks, tile_labels
@@ -71,7 +72,7 @@ def prepare(
     out = Path(out)
     if out.exists() and not _is_corpus(out) and not _is_empty_folder(out):
         raise GeoJEPAError(f"{out}: exists and is not a corpus; name another folder")
-    sources = [_checked(_located(extract)) for extract in extracts]
+    sources = [_checked(locate(extract)) for extract in extracts]
     names = [place_of(source) for source in sources]
     for source, name in zip(sources, names, strict=True):
         if names.count(name) > 1:
@@ -144,14 +145,6 @@ def prepared_text(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _located(extract: str | Path) -> Path:
-    if Path(extract).is_file():
-        return Path(extract)
-    from geojepa.data.catalogue import locate
-
-    return locate(extract)
-
-
 def _checked(source: Path) -> Path:
     if not source.is_file():
         raise GeoJEPAError(f"{source}: no such file; check the path of the extract")
@@ -170,8 +163,6 @@ def _is_corpus(path: Path) -> bool:
 def _source_name(imagery: str | Path) -> str:
     """What imagery is called: a file's name, or an address without what may be secret."""
     if ":" in str(imagery) and not Path(imagery).exists():
-        from geojepa.data.download import public
-
         return public(str(imagery))
     return Path(imagery).name
 
@@ -228,8 +219,6 @@ def _write(
             entities = pieces.filter(pieces["is_entity"])
             writer.write(tile_rows(cut.name, grid, labels, entities, images, has_image))
             progress.update(len(rows))
-    from geojepa.data.catalogue import record_of
-
     return {
         "place": cut.name,
         "source_sha256": sha256(cut.source),
