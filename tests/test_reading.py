@@ -1,8 +1,12 @@
 """Hand-made extracts whose features are known."""
 
+import json
+
 import geopandas
 import numpy as np
 import osmium
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import shapely
 from handmade import node, read_features, relation, way, write_osm
@@ -341,6 +345,72 @@ def test_an_index_as_osmnx_writes_it_names_features(tmp_path):
     frame = table([shapely.Point(9, 47)], shop=["bakery"], element=["node"], id=[7])
     frame.set_index(["element", "id"]).to_parquet(tmp_path / "o.parquet")
     assert read_features(tmp_path / "o.parquet", tmp_path).feature_id == ["node/7"]
+
+
+def test_levels_of_an_index_name_features(tmp_path):
+    """Older versions of osmnx name them otherwise."""
+    frame = table([shapely.Point(9, 47)], shop=["bakery"], element_type=["way"], osmid=[7])
+    frame.set_index(["element_type", "osmid"]).to_parquet(tmp_path / "o.parquet")
+    assert read_features(tmp_path / "o.parquet", tmp_path).feature_id == ["way/7"]
+
+
+TAGS = [{"building": "yes", "name": "Mill"}, None, {"highway": "stop", "lit": " "}, {}]
+ITEMS = [tags if tags is None else list(tags.items()) for tags in TAGS]
+TEXT = pa.string()
+LAYOUTS = {
+    "map": pa.array(ITEMS, pa.map_(TEXT, TEXT)),
+    "struct": pa.array(TAGS),
+    "pairs": pa.array(ITEMS, pa.map_(TEXT, TEXT)).cast(
+        pa.list_(pa.struct({"key": TEXT, "value": TEXT}))
+    ),
+    "lists": pa.array(
+        [items and [list(pair) for pair in items] for items in ITEMS], pa.list_(pa.list_(TEXT))
+    ),
+    "json": pa.array([None if tags is None else json.dumps(tags) for tags in TAGS]),
+}
+
+
+def with_column(path, name, column):
+    """A table of four points with a shop, and a column as Arrow holds it."""
+    places = [shapely.Point(9 + k / 1000, 47) for k in range(4)]
+    names = ["node/1", "node/2", "node/3", "node/4"]
+    frame = table(places, feature_id=names, shop=[None, None, "x", "x"])
+    frame.to_parquet(path, write_covering_bbox=True)
+    whole = pyarrow.parquet.read_table(path)
+    pyarrow.parquet.write_table(whole.append_column(name, column), path)
+    return path
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_column_of_tags_holds_all_tags_of_a_feature(tmp_path, layout):
+    path = with_column(tmp_path / "t.parquet", "tags", LAYOUTS[layout])
+    features = read_features(path, tmp_path)
+    assert features.feature_id == ["node/1", "node/3", "node/4"]
+    assert features.tags == [
+        {"building": "yes", "name": ""},
+        {"shop": "x", "highway": "stop"},
+        {"shop": "x"},
+    ]
+    assert +features.skipped == {"features without a tag or a geometry": 1}
+
+
+@pytest.mark.parametrize("layout", ["map", "struct", "pairs", "lists"])
+def test_other_nested_columns_are_no_tags_and_are_counted(tmp_path, layout):
+    path = with_column(tmp_path / "t.parquet", "nodes", LAYOUTS[layout])
+    features = read_features(path, tmp_path)
+    assert features.tags == [{"shop": "x"}] * 2
+    assert features.skipped["lists, maps and structs in columns other than tags"] == 3
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [pa.array(["highway=stop", "3", "{", None]), pa.array([[["a"]], [["b"] * 3], [[]], None])],
+    ids=["text", "lists"],
+)
+def test_a_column_of_tags_that_holds_none_is_counted(tmp_path, tags):
+    features = read_features(with_column(tmp_path / "t.parquet", "tags", tags), tmp_path)
+    assert features.tags == [{"shop": "x"}] * 2
+    assert features.skipped["values of a column tags that are neither a map nor JSON"] == 3
 
 
 def written(folder, geometry, suffix):

@@ -1,4 +1,7 @@
-"""Read a GeoParquet table of features: wide tag columns, as osmnx, srai and quackosm write them."""
+"""Read a GeoParquet table of features, as osmnx, srai and quackosm write them.
+
+Tags are columns of text, or a column `tags` that holds maps, structs, lists of pairs or JSON.
+"""
 
 import json
 from collections import Counter
@@ -6,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -21,6 +25,8 @@ from geojepa.errors import GeoJEPAError
 
 # rows that are held at once
 BATCH_ROWS = 1 << 16
+NESTED = "lists, maps and structs in columns other than tags"
+NO_TAGS = "values of a column tags that are neither a map nor JSON"
 
 
 def row_groups(path: Path) -> list[tuple[int, int]]:
@@ -61,11 +67,15 @@ def read_table(path: Path, start: int, stop: int, vocabulary: Vocabulary) -> Ite
             geo = json.loads((part.schema.metadata or {}).get(b"geo", b"{}"))
             shapes = geo.get("columns", {})
             no_text = [f.name for f in part.schema if pa.types.is_binary(f.type)]
-            part = part.drop_columns([name for name in no_text if name not in shapes])
+            nested = [f.name for f in part.schema if pa.types.is_nested(f.type)]
+            nested = [name for name in nested if name not in {"tags", *shapes, *_boxes(shapes)}]
+            skipped = Counter({NESTED: sum(len(part) - part[name].null_count for name in nested)})
+            no_text = [name for name in no_text if name not in shapes]
+            part = part.drop_columns(no_text + nested)
             sink = pa.BufferOutputStream()
             pyarrow.parquet.write_table(part, sink, compression="none")
             table = geopandas.read_parquet(pa.BufferReader(sink.getvalue()))
-        yield _features(table, path, first, vocabulary)
+        yield _features(table, path, first, vocabulary, skipped)
         first += len(table)
 
 
@@ -82,8 +92,18 @@ def _named(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _boxes(shapes: dict[str, dict]) -> list[str]:
+    """Columns that hold the bounding boxes of geometry columns."""
+    coverings = [shape.get("covering", {}).get("bbox", {}) for shape in shapes.values()]
+    return [path[0] for covering in coverings for path in covering.values()]
+
+
 def _features(
-    table: geopandas.GeoDataFrame, path: Path, first: int, vocabulary: Vocabulary
+    table: geopandas.GeoDataFrame,
+    path: Path,
+    first: int,
+    vocabulary: Vocabulary,
+    skipped: Counter[str],
 ) -> Features:
     """Features of some rows, of which `first` come before."""
     if table.crs is None:
@@ -92,12 +112,12 @@ def _features(
     ids = _ids(table, first)
     geometry = table.geometry.to_numpy()
     with _named(path):
-        tags = _tags(table.select_dtypes(exclude="geometry"), vocabulary)
+        tags = _tags(table.select_dtypes(exclude="geometry"), vocabulary, skipped)
     kind = _kinds(geometry)
     kept = is_wanted(tags, kind) & ~shapely.is_missing(geometry)
     kept &= ~shapely.is_empty(geometry) & np.isfinite(shapely.bounds(geometry)).all(axis=1)
     rows = np.flatnonzero(kept)
-    skipped = Counter({"features without a tag or a geometry": int((~kept).sum())})
+    skipped["features without a tag or a geometry"] += int((~kept).sum())
     parts, owner = _flat_parts(geometry[rows])
     parts, owner = repaired(shapely.transform(parts, to_units), owner, skipped)
     return Features.of(
@@ -112,11 +132,14 @@ def _features(
 
 
 def _ids(table: geopandas.GeoDataFrame, first: int) -> np.ndarray:
-    """Names of the rows (n,): osmnx's index, a column `feature_id`, the index, or their number."""
-    if {"element", "id"} <= set(table.index.names):
-        names = [f"{element}/{number}" for element, number in table.index]
-    elif "feature_id" in table.columns:
+    """Names of the rows (n,): a column `feature_id`, the index, or their number.
+
+    Levels of an index, such as osmnx's of element and id, are joined: "way/12".
+    """
+    if "feature_id" in table.columns:
         names = table.pop("feature_id").astype(str).tolist()
+    elif isinstance(table.index, pd.MultiIndex):
+        names = ["/".join(map(str, levels)) for levels in table.index]
     elif isinstance(table.index, pd.RangeIndex):
         names = [str(first + row) for row in range(len(table))]
     else:
@@ -130,20 +153,42 @@ def _kinds(geometry: np.ndarray) -> np.ndarray:
     return np.where((shapely.get_type_id(geometry) == 7) | (dimension < 0), GROUP, dimension)
 
 
-def _tags(columns: pd.DataFrame, vocabulary: Vocabulary) -> Tagging:
+def _tags(columns: pd.DataFrame, vocabulary: Vocabulary, skipped: Counter[str]) -> Tagging:
     """What the tags of n rows say."""
     distinct: list[Pair] = []
     rows, index = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for key in columns.columns:
-        text = columns[key].dropna().astype(str).str.strip()
-        code, values = pd.factorize(text[text != ""])
-        rows.append(np.flatnonzero(columns[key].notna())[(text != "").to_numpy()])
+        row = np.flatnonzero(columns[key].notna())
+        if key == "tags":
+            found = [_pairs(value) for value in columns[key].iloc[row]]
+            skipped[NO_TAGS] += found.count(None)
+            row = np.repeat(row, [len(pairs or ()) for pairs in found])
+            flat = [pair for pairs in found for pair in pairs or ()]
+            number = {pair: i for i, pair in enumerate(dict.fromkeys(flat))}
+            code, values = np.array([number[pair] for pair in flat], dtype=np.int64), list(number)
+        else:
+            text = columns[key].dropna().astype(str).str.strip()
+            row = row[(text != "").to_numpy()]
+            code, found = pd.factorize(text[text != ""])
+            values = [(str(key), value) for value in found.tolist()]
+        rows.append(row)
         index.append(code + len(distinct))
-        distinct += [(str(key), value) for value in values.tolist()]
-    row, flat = np.concatenate(rows), np.concatenate(index)
+        distinct += values
+    row = np.concatenate(rows)
     order = np.argsort(row, kind="stable")
     cu = np.append(0, np.cumsum(np.bincount(row, minlength=len(columns))))
-    return vocabulary.describe(distinct, flat[order], cu)
+    return vocabulary.describe(distinct, np.concatenate(index)[order], cu)
+
+
+def _pairs(value: Any) -> list[Pair] | None:
+    """Tags of a map, a struct, a list of pairs or JSON text, without empty ones; else None."""
+    try:
+        items = json.loads(value) if isinstance(value, str) else value
+        items = items.items() if isinstance(items, dict) else items
+        pairs = [item.values() if isinstance(item, dict) else item for item in items]
+        return [(str(k), f"{v}".strip()) for k, v in pairs if v is not None and f"{v}".strip()]
+    except (TypeError, ValueError):
+        return None
 
 
 def _flat_parts(geometry: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
