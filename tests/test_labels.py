@@ -11,8 +11,11 @@ from handmade import node, relation, way, write_osm
 
 from geojepa.data.corpus import Corpus
 from geojepa.data.cutting import to_degrees
+from geojepa.data.inspect import summary, summary_text
 from geojepa.data.meaning import CAR_CLASSES, TASKS, paper_speed, speed_kmh
 from geojepa.data.prepare import prepare
+from geojepa.data.splits import split
+from geojepa.errors import GeoJEPAError
 
 # tile 16_33000_30500 and its eastern neighbour, with room for a hand-made town
 U, V = 33000, 2**16 - 1 - 30500
@@ -361,6 +364,41 @@ def test_a_tile_may_be_empty_in_a_masked_view(tmp_path):
     assert data.box.shape == (0, 8)
     assert data.cu_tags.tolist() == [0]
     assert len(data.geometry) == 0
+
+
+def test_a_summary_names_every_fold_and_why_there_is_none(tmp_path):
+    """Two tiles in two blocks: not every fold has a tile to test on, and none to train on."""
+    town = Town()
+    town.line((0.2, 0.5), (0.8, 0.5), highway="residential", maxspeed="50")
+    town.line((1.2, 0.5), (1.8, 0.5), highway="residential", maxspeed="30")
+    found = summary(town.corpus(tmp_path))
+    assert len(found["splits"]["folds"]) == 5
+    assert all("tiles are left" in fold["error"] for fold in found["splits"]["folds"])
+    assert found["labels"]["max_speed"] == {"tiles": 2, "positive": 2, "mean": 40.0}
+    text = summary_text(found)
+    assert all(f"\nfold {i} of 5: no " in text for i in range(5))
+    assert "mean 40.0 km/h" in text
+
+
+def test_a_fold_that_cannot_be_made_does_not_hide_the_next(tiny_corpus, monkeypatch):
+    def all_but_the_first(tiles, fold):
+        if fold == 0:
+            raise GeoJEPAError("fold 0 of 5: no test tiles are left")
+        return split(tiles, fold)
+
+    expected = summary(tiny_corpus)["splits"]["folds"]
+    monkeypatch.setattr("geojepa.data.inspect.split", all_but_the_first)
+    found = summary(tiny_corpus)["splits"]["folds"]
+    assert found == [{"error": "fold 0 of 5: no test tiles are left"}, *expected[1:]]
+
+
+def test_the_mean_speed_of_rule_paper_leaves_out_tiles_without_a_road(tmp_path):
+    town = Town()
+    town.line((0.2, 0.5), (0.8, 0.5), highway="residential", maxspeed="50")
+    corpus = town.corpus(tmp_path)
+    assert corpus.tiles.paper_max_speed.tolist() == [50, -100]
+    label = summary(corpus, "paper")["labels"]["paper_max_speed"]
+    assert label == {"tiles": 2, "positive": 1, "mean": 50.0, "kept": 2}
 
 
 def test_a_corpus_is_read_without_what_prepares_one():

@@ -56,22 +56,30 @@ def _label(corpus: Corpus, task: str, rule: str) -> dict | None:
     known = values.dropna()
     if known.empty:
         return None
-    found = {
+    found: dict[str, int | float | None] = {
         "tiles": len(known),
         "positive": int((known > 0).sum()),
-        "total": round(float(known.sum()), 1),
     }
+    if task == "max_speed":
+        # rule paper has a negative speed where there is no road
+        mean = known[known >= 0].mean()
+        found["mean"] = None if np.isnan(mean) else round(float(mean), 1)
+    else:
+        found["total"] = int(known.sum())
     return found | {"kept": int(paper_kept(values, task).sum())} if rule == "paper" else found
 
 
 def _splits(corpus: Corpus) -> dict:
-    folds = []
+    """Number of blocks; and of each fold the sizes of its parts, or why there is none."""
+    folds: list[dict[str, int | str]] = []
     for fold in range(FOLDS):
         try:
             parts = split(corpus.tiles, fold).describe()
-        except GeoJEPAError:
-            break
-        folds.append({part: parts[part] for part in ("train", "validation", "test", "left_out")})
+        except GeoJEPAError as error:
+            folds.append({"error": str(error)})
+        else:
+            names = ("train", "validation", "test", "left_out")
+            folds.append({part: parts[part] for part in names})
     return {"blocks": len(set(blocks(corpus.tiles))), "folds": folds}
 
 
@@ -89,16 +97,15 @@ def summary_text(found: dict) -> str:
         + ", ".join(f"{k} {n:,}" for k, n in list(found["top_keys"].items())[:6]),
     ]
     for task, label in found["labels"].items():
-        told = (
-            f"{label['positive']:,} of {label['tiles']:,} tiles positive, total {label['total']:,}"
-            if label
-            else "no label in this source"
-        )
+        told = "no label in this source"
+        if label:
+            known = f"mean {label['mean']} km/h" if "mean" in label else f"total {label['total']:,}"
+            told = f"{label['positive']:,} of {label['tiles']:,} tiles positive, {known}"
         told += f", {label['kept']:,} kept" if label and "kept" in label else ""
         lines.append(f"label      {task:<16} {told}")
     for fold, parts in enumerate(found["splits"]["folds"]):
         counts = ", ".join(f"{part} {n}" for part, n in parts.items())
-        lines.append(f"fold {fold}     {counts}")
+        lines.append(parts.get("error", f"fold {fold}     {counts}"))
     for place in found["places"]:
         skipped = ", ".join(f"{k}: {n}" for k, n in place["skipped"].items()) or "nothing"
         lines.append(
