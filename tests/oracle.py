@@ -1,8 +1,7 @@
 """An extract read once more, from first principles: pyosmium and shapely, no code of the library.
 
-What makes an entity, a kind, a tile's own and a building is written here from the words of the
-method and of the benchmark. Only lists of keys come from the library: which keys are bookkeeping,
-which are main keys, and which make a closed way an area.
+What makes an entity, a kind, a tile's own and a building, and which keys are bookkeeping, is
+written here from the words of the method and of the benchmark. The lists of keys are data, copied.
 
 Frame: u east and v north in zoom-16 tiles from the south-west corner of the map.
 """
@@ -17,11 +16,63 @@ from itertools import pairwise
 import osmium
 import shapely
 
-from geojepa.data.keys import _AREA_IF, _AREA_UNLESS, MAIN_KEYS, is_bookkeeping
-
 N = 2**16
 KINDS = ("point", "line", "polygon", "group")
 Tile = tuple[int, int]
+
+# keys that say what a thing is; a place name does not
+MAIN = """
+advertising aerialway aeroway amenity area:highway attraction barrier bridge building building:part
+club craft emergency entrance golf healthcare highway historic indoor junction landcover landuse
+leisure man_made military natural office piste:type playground power public_transport railway route
+seamark:type shop sport telecom tourism traffic_calming tunnel water waterway
+"""
+# closed ways with these keys are areas, but for some values
+AREAS = """
+amenity area:highway boundary building building:part craft healthcare landcover landuse office place
+public_transport ruins shop tourism aeroway golf historic indoor leisure man_made military natural
+"""
+LINES_AMONG_AREAS = """
+aeroway=runway aeroway=taxiway aeroway=taxilane aeroway=jet_bridge aeroway=parking_position
+golf=cartpath golf=hole golf=path historic=citywalls historic=city_wall indoor=wall indoor=yes
+leisure=track leisure=slipway man_made=cutline man_made=embankment man_made=pipeline
+man_made=breakwater man_made=groyne man_made=dyke military=trench natural=coastline natural=cliff
+natural=ridge natural=arete natural=tree_row natural=valley
+"""
+# closed ways with other keys are lines, but for these tags
+AREAS_AMONG_LINES = """
+highway=services highway=rest_area power=plant power=substation power=generator power=transformer
+railway=station railway=turntable railway=roundhouse railway=platform waterway=riverbank
+waterway=dock waterway=boatyard waterway=dam
+"""
+MAIN, AREAS, LINES_AMONG_AREAS, AREAS_AMONG_LINES = (
+    frozenset(text.split()) for text in (MAIN, AREAS, LINES_AMONG_AREAS, AREAS_AMONG_LINES)
+)
+# what mappers note for mappers, also about one key, in several or numbered: name:source, note_2
+NOTES = ("source", "note", "fixme", "import", "attribution", "comment", "todo")
+EDITORS = ("created_by", "converted_by", "edited_by", "odbl", "history")
+IMPORTS = (
+    *("tiger", "yh", "kms", "ksj2", "geobase", "statscan"),
+    *("canvec", "osak", "naptan", "dcgis", "massgis", "mvdgis"),
+)
+# what a power plant runs on
+NO_NOTES = ("generator:source", "plant:source")
+
+
+def is_bookkeeping(key: str) -> bool:
+    """Whether a key speaks of the mapping and not of the ground."""
+    if key in NO_NOTES:
+        return False
+    head, *others = words = key.lower().split(":")
+    if others and (head in IMPORTS or words[-1] in ("source", "note", "fixme")):
+        return True
+    if head in EDITORS or (len(head) > 1 and head[0] == head[-1] == "_"):
+        return True
+    for note in NOTES:
+        after = head.removeprefix(note)
+        if head.startswith(note) and (not after or after[0] == "_" or after[0].isdecimal()):
+            return True
+    return False
 
 
 @dataclass
@@ -43,7 +94,7 @@ class Thing:
         """Tagged, and no boundary unless described otherwise; "it is an area" is no description."""
         tags = self.cleaned
         is_boundary = "boundary" in tags or tags.get("type") == "boundary"
-        if self.kind != "point" and is_boundary and not (MAIN_KEYS - {"place"}) & tags.keys():
+        if self.kind != "point" and is_boundary and tags.keys().isdisjoint(MAIN):
             return False
         if list(tags.items()) in ([("type", "multipolygon")], [("type", "boundary")]):
             return False
@@ -102,9 +153,10 @@ def makes_area(tags: dict[str, str]) -> bool:
     if tags.get("area") in ("yes", "no"):
         return tags["area"] == "yes"
     for key, value in tags.items():
-        if key in _AREA_UNLESS and value not in _AREA_UNLESS[key] | {"no"}:
+        tag = f"{key}={value}"
+        if key in AREAS and value != "no" and tag not in LINES_AMONG_AREAS:
             return True
-        if key in _AREA_IF and value in _AREA_IF[key]:
+        if tag in AREAS_AMONG_LINES:
             return True
     return False
 
