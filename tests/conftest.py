@@ -1,6 +1,13 @@
-"""The sample city and its corpus, made once for all tests."""
+"""The sample city and its corpus, made once for all tests; how kernels run in tests."""
+
+import os
 
 import pytest
+import torch
+
+# before any kernel is imported: without a GPU, Triton's interpreter runs them on the CPU
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 from geojepa.data.city import CityFiles, build_city
 from geojepa.data.corpus import Corpus

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from geojepa_kernels.attention.reference import attention_reference
-from geojepa_kernels.choice import check_impl
+from geojepa_kernels.choice import uses_triton
 
 
 def attention(
@@ -39,7 +39,7 @@ def attention(
     Raises:
         ValueError: an unknown impl.
     """
-    check_impl(impl)
+    uses_triton(impl, q, is_covered=False)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     return attention_reference(q, k, v, cu_seqlens_q, cu_seqlens_k, dropout_p, scale)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from geojepa_kernels.choice import check_impl
+from geojepa_kernels.choice import uses_triton
 from geojepa_kernels.masking.compaction import Compact, compact_reference
 from geojepa_kernels.masking.reference import draw_masks_reference
 from geojepa_kernels.masking.streams import draw_strategy, generator_key
@@ -68,7 +68,7 @@ def draw_masks(
     Raises:
         ValueError: an unknown strategy or impl, or a number out of its range.
     """
-    check_impl(impl)
+    uses_triton(impl, cu_seqlens, is_covered=False)
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy={strategy!r}: choose one of {', '.join(STRATEGIES)}")
     sets = modalities - 1 if strategy == "modality" else target_sets
@@ -97,7 +97,7 @@ def compact(masks: Masks, cu_seqlens: Tensor, *, impl: str = "auto") -> Compact:
     Raises:
         ValueError: an unknown impl.
     """
-    check_impl(impl)
+    uses_triton(impl, cu_seqlens, is_covered=False)
     return compact_reference(masks.targets, masks.target_sets, cu_seqlens)
 
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from geojepa_kernels.choice import check_impl
+from geojepa_kernels.choice import uses_triton
 from geojepa_kernels.shared_context.reference import shared_context_reference
 
 
@@ -42,7 +42,7 @@ def shared_context_attention(
     Raises:
         ValueError: an unknown impl, or a number of target sets that the tiles do not divide.
     """
-    check_impl(impl)
+    uses_triton(impl, q, is_covered=False)
     tiles, sets = cu_context.numel() - 1, cu_targets.numel() - 1
     if sets % max(tiles, 1):
         raise ValueError(f"{sets} target sets for {tiles} tiles: give each tile as many sets")
