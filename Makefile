@@ -2,6 +2,8 @@
 # make test        format, types, notebooks, tests
 # make fuzz        prepare 500 spoilt files (N=.., SEED=..): no crash, no hang, nothing half; 5 minutes
 # make bench-data  how fast data are prepared and read, into results/data_speed; about half an hour
+# make bench-kernels  how fast the GPU kernels are beside every alternative, into results/kernels;
+#                  needs a CUDA GPU; under ten minutes (OUT=.., OPERATIONS=..)
 # make publish     RUN=runs/a: a run's figures into results/
 # make lab         the notebooks in JupyterLab
 # make clean       caches, not data, corpora or runs
@@ -36,7 +38,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help reproduce test fuzz bench-data publish lab clean
+.PHONY: help reproduce test fuzz bench-data bench-kernels publish lab clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -67,6 +69,10 @@ bench-data: $(INSTALLED)
 	@python scripts/bench_data.py $(if $(EXTRACTS),--extracts $(EXTRACTS)) \
 	    $(if $(REPEATS),--repeats $(REPEATS)) $(if $(LARGE),--large $(LARGE)) \
 	    $(if $(TILES),--tiles $(TILES)) $(if $(RUN),--run $(RUN))
+
+bench-kernels: $(INSTALLED)
+	@PYTHONPATH=kernels python scripts/bench_kernels.py $(if $(OUT),--out $(OUT)) \
+	    $(if $(OPERATIONS),--operations $(OPERATIONS))
 
 publish: $(INSTALLED)
 	@python -m geojepa.figures.publish $(RUN)

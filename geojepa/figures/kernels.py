@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from geojepa_kernels.attention.ways import compare_ways
+from geojepa_kernels.bench.compare import compare_ways
 from geojepa_kernels.masking import draw_strategy
 from geojepa_kernels.masking.philox import philox
 from matplotlib.figure import Figure
