@@ -2,62 +2,52 @@
 
 import pytest
 import torch
-from geojepa_kernels import shared_context_attention
+from attention_oracle import (
+    DTYPES,
+    assert_as_exact_as_torch,
+    draw,
+    offsets,
+    same_tile,
+    values_and_gradients,
+)
+from geojepa_kernels import attention, shared_context_attention
 
 BATCHES = {
     "one tile": ([5], [[3, 2, 4, 1]]),
     "two sets": ([7, 50], [[63, 1], [0, 7]]),
     "empty sets": ([4, 1, 9], [[0, 0, 0, 0], [1, 0, 2, 0], [5, 5, 5, 5]]),
     "no context": ([0, 3], [[2, 1, 0, 4], [1, 1, 1, 1]]),
-    "long": ([129, 300], [[129, 63, 1, 7], [300, 50, 0, 63]]),
+    "block": ([64, 32], [[64, 32], [33, 0]]),
+    "long": ([129, 200], [[129, 63, 1, 7], [100, 50, 0, 63]]),
 }
-
-
-def offsets(lengths):
-    return torch.tensor([0, *lengths]).cumsum(0).int()
+IMPLS = ["reference", "triton"]
 
 
 def inputs(contexts, sets, head_dim, dtype=torch.float32):
+    """Random q, k and v of all tokens."""
     tokens = sum(contexts) + sum(map(sum, sets))
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(3, tokens, 2, head_dim, generator=generator, dtype=torch.float64).to(dtype)
+    return [draw(tokens, 2, head_dim, seed=seed, dtype=dtype) for seed in range(3)]
 
 
-def call(qkv, contexts, sets, **options):
+def call(contexts, sets, **options):
+    """shared_context_attention of q, k, v for these lengths."""
     flat = [n for tile in sets for n in tile]
-    return shared_context_attention(
-        *qkv, offsets(contexts), offsets(flat), max(contexts), max(flat), **options
-    )
-
-
-def masked(qkv, contexts, sets):
-    """softmax over the whole batch in float64, with the rule as a mask over pairs of tokens."""
-    tile = [t for t, n in enumerate(contexts) for _ in range(n)]
-    owner = [-1] * len(tile)
-    for t, lengths in enumerate(sets):
-        for m, n in enumerate(lengths):
-            tile += [t] * n
-            owner += [m] * n
-    tile, owner = torch.tensor(tile), torch.tensor(owner)
-    sees = (tile[:, None] == tile) & ((owner == -1) | (owner[:, None] == owner))
-    q, k, v = qkv.double()
-    scores = torch.einsum("qhd,khd->hqk", q, k) / q.shape[-1] ** 0.5
-    weights = scores.masked_fill(~sees, -torch.inf).softmax(-1)
-    return torch.einsum("hqk,khd->qhd", weights, v)
+    cu = offsets(contexts), offsets(flat)
+    longest = max(contexts), max(flat)
+    return lambda q, k, v: shared_context_attention(q, k, v, *cu, *longest, **options)
 
 
 @pytest.mark.parametrize("name", BATCHES)
-@pytest.mark.parametrize("head_dim", [16, 24, 32, 48, 64])
-def test_it_is_the_masked_softmax(name, head_dim):
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("impl", IMPLS)
+def test_it_is_as_exact_as_the_masked_softmax(impl, dtype, name):
     contexts, sets = BATCHES[name]
-    qkv = inputs(contexts, sets, head_dim).requires_grad_()
-    exact = qkv.detach().double().requires_grad_()
-    out, expected = call(qkv, contexts, sets), masked(exact, contexts, sets)
-    torch.testing.assert_close(out.double(), expected, rtol=0, atol=3e-6)
-    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
-    out.backward(grad)
-    expected.backward(grad.double())
-    torch.testing.assert_close(qkv.grad.double(), exact.grad, rtol=0, atol=2e-5)
+    for head_dim in {"two sets": (16, 24, 32, 48, 64), "long": (24,)}.get(name, (32, 48)):
+        assert_as_exact_as_torch(
+            call(contexts, sets, impl=impl),
+            inputs(contexts, sets, head_dim, dtype),
+            same_tile(contexts, sets),
+        )
 
 
 @pytest.mark.parametrize("name", BATCHES)
@@ -65,7 +55,7 @@ def test_one_call_is_a_pass_for_each_target_set(name):
     """Pass m sees the contexts and only target set m; both agree to the rounding of float64."""
     contexts, sets = BATCHES[name]
     qkv = inputs(contexts, sets, 24, torch.float64)
-    together = call(qkv, contexts, sets)
+    together = call(contexts, sets)(*qkv)
     total = sum(contexts)
     for m in range(len(sets[0])):
         rows, at = list(range(total)), total
@@ -73,40 +63,82 @@ def test_one_call_is_a_pass_for_each_target_set(name):
             for other, n in enumerate(lengths):
                 rows += range(at, at + n) if other == m else []
                 at += n
-        alone = call(qkv[:, rows], contexts, [[lengths[m]] for lengths in sets])
+        alone = call(contexts, [[n[m]] for n in sets])(*(x[rows] for x in qkv))
         torch.testing.assert_close(together[rows], alone, rtol=0, atol=1e-14)
 
 
-def test_gradients_are_the_derivatives():
+def test_it_is_not_full_attention():
+    """In full attention the context sees the target set too, and comes out different."""
+    contexts, sets = [6, 9], [[3], [4]]
+    qkv = inputs(contexts, sets, 24, torch.float64)
+    shared = call(contexts, sets)(*qkv)
+    order = torch.tensor([*range(6), 15, 16, 17, *range(6, 15), 18, 19, 20, 21])
+    cu = offsets([9, 13])
+    full = attention(*(x[order.to(x.device)] for x in qkv), cu, cu, 13, 13)
+    difference = (shared[order.to(shared.device)] - full).abs().amax((1, 2))
+    is_target = order >= 15
+    assert (difference[is_target] < 1e-14).all()
+    assert (difference[~is_target] > 1e-3).all()
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_every_row_is_written(impl):
+    """PyTorch fills new memory with NaN in its deterministic mode."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        for name in ("empty sets", "no context", "two sets"):
+            qkv = inputs(*BATCHES[name], 24)
+            results = values_and_gradients(call(*BATCHES[name], impl=impl), qkv, qkv[0])
+            assert all(x.isfinite().all() for x in results)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_two_runs_of_the_kernel_are_the_same_bits():
+    qkv = inputs(*BATCHES["two sets"], 24)
+    function = call(*BATCHES["two sets"], impl="triton")
+    runs = [values_and_gradients(function, qkv, qkv[0]) for _ in range(2)]
+    assert all(torch.equal(x, y) for x, y in zip(*runs, strict=True))
+
+
+def test_gradients_of_the_reference_are_the_derivatives():
     contexts, sets = [2, 0, 1], [[1, 0], [2, 1], [0, 0]]
-    q, k, v = inputs(contexts, sets, 3, torch.float64)
-    leaves = tuple(x.clone().requires_grad_() for x in (q, k, v))
-    assert torch.autograd.gradcheck(lambda *qkv: call(qkv, contexts, sets), leaves)
+    leaves = [x.requires_grad_() for x in inputs(contexts, sets, 3, torch.float64)]
+    assert torch.autograd.gradcheck(call(contexts, sets), leaves)
 
 
-def test_strided_views_and_scale():
+@pytest.mark.parametrize("impl", IMPLS)
+def test_strided_views_and_scale(impl):
     contexts, sets = BATCHES["empty sets"]
     qkv = inputs(contexts, sets, 16)
-    fused = qkv.permute(1, 2, 0, 3).contiguous().permute(2, 0, 1, 3)
-    plain = call((qkv[0] * 2, qkv[1], qkv[2]), contexts, sets)
-    torch.testing.assert_close(call(fused, contexts, sets, scale=0.5), plain, rtol=0, atol=1e-6)
+    fused = torch.stack(qkv, 1).unbind(1)
+    plain = call(contexts, sets, impl=impl)(qkv[0] * 2, qkv[1], qkv[2])
+    found = call(contexts, sets, impl=impl, scale=0.5)(*fused)
+    torch.testing.assert_close(found, plain, rtol=0, atol=1e-6)
 
 
-def test_dropout_is_applied_and_finite():
+def test_dropout_drops_the_same_pairs_in_both():
     contexts, sets = BATCHES["no context"]
     qkv = inputs(contexts, sets, 16)
-    out = call(qkv, contexts, sets, dropout_p=0.5)
-    assert out.isfinite().all()
-    assert not torch.equal(out, call(qkv, contexts, sets))
+    results = []
+    for impl in IMPLS:
+        torch.manual_seed(4)
+        function = call(contexts, sets, dropout_p=0.5, impl=impl)
+        results.append(values_and_gradients(function, qkv, qkv[0]))
+    for x, y in zip(*results, strict=True):
+        assert x.isfinite().all()
+        torch.testing.assert_close(x, y, rtol=0, atol=2e-6)
+    assert not torch.equal(results[0][0], call(contexts, sets)(*qkv))
 
 
-def test_wrong_calls_fail_at_once():
+@pytest.mark.parametrize("impl", IMPLS)
+def test_wrong_calls_fail_at_once(impl):
     qkv = inputs([2, 2], [[1], [1]], 16)
     with pytest.raises(ValueError, match="3 target sets for 2 tiles"):
-        shared_context_attention(*qkv, offsets([2, 2]), offsets([1, 1, 0]), 2, 1)
+        shared_context_attention(*qkv, offsets([2, 2]), offsets([1, 1, 0]), 2, 1, impl=impl)
+    with pytest.raises(ValueError, match="each token is both"):
+        call([2, 2], [[1], [1]], impl=impl)(qkv[0][:5], qkv[1], qkv[2])
     with pytest.raises(ValueError, match="fast"):
-        call(qkv, [2, 2], [[1], [1]], impl="fast")
-    empty = torch.zeros(0, 2, 16)
-    assert (
-        shared_context_attention(empty, empty, empty, offsets([]), offsets([]), 0, 0).numel() == 0
-    )
+        call([2, 2], [[1], [1]], impl="fast")(*qkv)
+    empty, cu = qkv[0][:0], offsets([])
+    assert shared_context_attention(empty, empty, empty, cu, cu, 0, 0, impl=impl).numel() == 0

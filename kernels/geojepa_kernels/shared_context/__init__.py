@@ -2,6 +2,8 @@
 
 from torch import Tensor
 
+from geojepa_kernels.attention import check_shapes, is_covered
+from geojepa_kernels.attention.dropout import draw_seed
 from geojepa_kernels.choice import uses_triton
 from geojepa_kernels.shared_context.reference import shared_context_reference
 
@@ -34,20 +36,29 @@ def shared_context_attention(
         max_targets: tokens of the longest target set, or more.
         dropout_p: the share of attention weights set to zero; 0 outside training.
         scale: factor of the scores; 1 / sqrt(head_dim) if None.
-        impl: "auto" or "reference".
+        impl: "auto", "triton" or "reference", as in `attention`.
 
     Returns:
         (C + P, heads, head_dim), in the order and dtype of q.
 
     Raises:
-        ValueError: an unknown impl, or a number of target sets that the tiles do not divide.
+        ValueError: an unknown impl, one that cannot run here, shapes that do not belong together,
+            or a number of target sets that the tiles do not divide.
     """
-    uses_triton(impl, q, is_covered=False)
-    tiles, sets = cu_context.numel() - 1, cu_targets.numel() - 1
-    if sets % max(tiles, 1):
-        raise ValueError(f"{sets} target sets for {tiles} tiles: give each tile as many sets")
+    check_shapes(q, k, v)
+    if len(q) != len(k):
+        raise ValueError(f"{len(q)} queries and {len(k)} keys: each token is both")
+    tiles, targets = cu_context.numel() - 1, cu_targets.numel() - 1
+    sets = targets // max(tiles, 1)
+    if targets != sets * tiles or (tiles and not sets):
+        raise ValueError(f"{targets} target sets for {tiles} tiles: give each tile as many sets")
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    return shared_context_reference(q, k, v, cu_context, cu_targets, dropout_p, scale)
+    seed = draw_seed(q.device, dropout_p)
+    if uses_triton(impl, q, is_covered(q)):
+        from geojepa_kernels.attention.operator import ragged_attention
+
+        return ragged_attention(q, k, v, cu_context, cu_targets, seed, sets, dropout_p, scale)[0]
+    return shared_context_reference(q, k, v, cu_context, cu_targets, seed, dropout_p, scale)
 
 
 __all__ = ["shared_context_attention"]

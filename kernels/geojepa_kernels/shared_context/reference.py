@@ -12,6 +12,7 @@ def shared_context_reference(
     v: Tensor,
     cu_context: Tensor,
     cu_targets: Tensor,
+    seed: Tensor,
     dropout_p: float,
     scale: float,
 ) -> Tensor:
@@ -20,10 +21,15 @@ def shared_context_reference(
     if not contexts:
         return q.clone()
     tiles, sets = len(contexts), len(targets) // len(contexts)
+    rows = torch.arange(len(q), device=q.device).split(contexts + targets)
     q, k, v = (x.transpose(0, 1).split(contexts + targets, 1) for x in (q * scale, k, v))
-    outputs = [attend(q[tile], k[tile], v[tile], dropout_p) for tile in range(tiles)]
+    outputs = [
+        attend(q[tile], k[tile], v[tile], (rows[tile], rows[tile]), seed, dropout_p)
+        for tile in range(tiles)
+    ]
     for own in range(tiles, len(q)):
         tile = (own - tiles) // sets
         keys, values = (torch.cat((x[tile], x[own]), dim=1) for x in (k, v))
-        outputs.append(attend(q[own], keys, values, dropout_p))
+        pairs = rows[own], torch.cat((rows[tile], rows[own]))
+        outputs.append(attend(q[own], keys, values, pairs, seed, dropout_p))
     return torch.cat(outputs, dim=1).transpose(0, 1)
