@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from geojepa_kernels import compact, draw_masks, draw_strategy
-from geojepa_kernels.masking import STRATEGIES
+from geojepa_kernels.masking import STRATEGIES, Sizes
 from geojepa_kernels.masking.philox import philox
 from geojepa_kernels.masking.reference import box_centres
 from hypothesis import given, settings
@@ -40,7 +40,12 @@ class Batch:
         rows = [t for i in tiles for t in range(int(self.cu[i]), int(self.cu[i + 1]))]
         cu = torch.tensor([0, *(self.counts[i] for i in tiles)]).cumsum(0).int()
         return draw_masks(
-            cu, self.box[rows], self.modality[rows], self.keys[list(tiles)], **options
+            cu,
+            self.box[rows],
+            self.modality[rows],
+            self.keys[list(tiles)],
+            max((self.counts[i] for i in tiles), default=0),
+            **options,
         )
 
     def oracle(self, seed, step):
@@ -54,6 +59,8 @@ def options(strategy="random", seed=0, step=0, size=450, min_context=100, **more
     return dict(strategy=strategy, seed=seed, step=step, size=size, min_context=min_context, **more)
 
 
+# Triton's interpreter is slow: it takes one example in eight
+impls = st.sampled_from(["reference"] * 7 + ["triton"])
 counts = st.lists(st.integers(0, 40), min_size=1, max_size=5)
 words = st.integers(0, 2**32 - 1)
 strategy_names = st.sampled_from(STRATEGIES)
@@ -69,8 +76,8 @@ def test_philox_gives_the_published_answers(line):
 
 
 @settings(max_examples=150, deadline=None)
-@given(counts, strategy_names, words, words, st.integers(1, 1000), st.integers(0, 1000))
-def test_masks_follow_the_rules_bit_for_bit(counts, strategy, seed, step, size, min_context):
+@given(counts, strategy_names, words, words, st.integers(1, 1000), st.integers(0, 1000), impls)
+def test_masks_follow_the_rules_bit_for_bit(counts, strategy, seed, step, size, min_context, impl):
     batch = Batch(counts, seed % 1000)
     sets, modalities = 1 + seed % 8, 2 + step % 2
     if sum(counts):
@@ -79,6 +86,7 @@ def test_masks_follow_the_rules_bit_for_bit(counts, strategy, seed, step, size, 
         **options(strategy, seed, step, size, min_context),
         target_sets=sets,
         modalities=modalities,
+        impl=impl,
     )
     found = masks.targets.tolist()
     for tile, start in zip(batch.oracle(seed, step), batch.cu.tolist(), strict=False):
@@ -88,37 +96,39 @@ def test_masks_follow_the_rules_bit_for_bit(counts, strategy, seed, step, size, 
         assert found[start : start + tile.n] == bits
 
 
+@pytest.mark.parametrize("impl", ["reference", "triton"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_tiles_of_real_size_follow_the_rules(strategy):
-    batch = Batch([1, 5, 50, 63, 129, 1250], seed=3)
-    masks = batch.draw(**options(strategy, seed=1, step=77, size=350, min_context=150))
-    sets = masks.target_sets
+def test_tiles_of_real_size_follow_the_rules(strategy, impl):
+    batch = Batch([0, 1, 5, 50, 63, 129, 1250], seed=3)
+    batch.box[60:70] *= 1e6
+    chosen = options(strategy, seed=1, step=77, size=350, min_context=150, impl=impl)
+    masks = batch.draw(**chosen)
     for tile, start in zip(batch.oracle(1, 77), batch.cu.tolist(), strict=False):
-        expected = tile.masks(strategy, 350, 150, sets, 2)
+        expected = tile.masks(strategy, 350, 150, masks.target_sets, 2)
         for m, chosen in enumerate(expected):
             bit = masks.targets[start : start + tile.n] >> m & 1
             assert bit.nonzero()[:, 0].tolist() == sorted(chosen)
 
 
 @settings(max_examples=60, deadline=None)
-@given(counts, strategy_names, words, st.integers(1, 1000), st.integers(0, 1000))
-def test_the_context_is_disjoint_and_large_enough(counts, strategy, step, size, min_context):
-    masks = Batch(counts).draw(**options(strategy, 0, step, size, min_context))
+@given(counts, strategy_names, words, st.integers(1, 1000), st.integers(0, 1000), impls)
+def test_the_context_is_disjoint_and_large_enough(counts, strategy, step, size, min_context, impl):
+    masks = Batch(counts).draw(**options(strategy, 0, step, size, min_context, impl=impl))
     assert torch.equal(masks.context, masks.targets == 0)
     for part, n in zip(masks.context.split(counts), counts, strict=True):
         assert n == 0 or part.sum() >= max(1, -(-min_context * n // 1000))
 
 
 @settings(max_examples=60, deadline=None)
-@given(counts, strategy_names, words, st.randoms(use_true_random=False))
-def test_a_tile_does_not_depend_on_its_batch(counts, strategy, step, random):
-    batch = Batch(counts)
-    together = batch.draw(**options(strategy, step=step)).targets.split(counts)
+@given(counts, strategy_names, words, st.randoms(use_true_random=False), impls)
+def test_a_tile_does_not_depend_on_its_batch(counts, strategy, step, random, impl):
+    batch, chosen = Batch(counts), options(strategy, step=step, impl=impl)
+    together = batch.draw(**chosen).targets.split(counts)
     order = random.sample(range(len(counts)), len(counts))
-    shuffled = batch.draw(order, **options(strategy, step=step)).targets
+    shuffled = batch.draw(order, **chosen).targets
     for i, part in zip(order, shuffled.split([counts[i] for i in order]), strict=True):
         assert torch.equal(part, together[i])
-    alone = batch.draw(order[:1], **options(strategy, step=step)).targets
+    alone = batch.draw(order[:1], **chosen).targets
     assert torch.equal(alone, together[order[0]])
 
 
@@ -141,6 +151,7 @@ def test_an_area_is_a_rectangle_of_the_stated_size():
         centres.repeat(tiles, 1),
         torch.zeros(tiles * len(centres), dtype=torch.uint8),
         torch.arange(tiles),
+        len(centres),
         **options("area", size=350, min_context=0),
     )
     inside = torch.stack([masks.targets.view(tiles, 100, 100) >> m & 1 for m in range(4)]).bool()
@@ -232,24 +243,30 @@ def test_strategies_are_drawn_as_often_as_stated():
 
 
 @settings(max_examples=60, deadline=None)
-@given(counts, strategy_names, words)
-def test_compact_orders_by_tile_then_set_then_token(counts, strategy, step):
+@given(counts, strategy_names, words, impls)
+def test_compact_orders_by_tile_then_set_then_token(counts, strategy, step, impl):
     batch = Batch(counts)
-    masks = batch.draw(**options(strategy, step=step))
-    context, cu_context, target, cu_targets = compact(masks, batch.cu)
-    edges, bits = batch.cu.tolist(), masks.targets.tolist()
-    assert cu_targets.numel() == len(counts) * masks.target_sets + 1
+    masks = batch.draw(**options(strategy, step=step, impl=impl))
+    packed = compact(masks, batch.cu, impl=impl)
+    edges, bits, sets = batch.cu.tolist(), masks.targets.tolist(), masks.target_sets
+    cu_context, cu_targets = packed.cu_context, packed.cu_targets
+    assert cu_targets.numel() == len(counts) * sets + 1
     assert cu_context.dtype == cu_targets.dtype == torch.int32
+    by_set = [[] for _ in range(sets)]
     for i in range(len(counts)):
         tokens = range(edges[i], edges[i + 1])
         expected = [t for t in tokens if bits[t] == 0]
-        assert context[cu_context[i] : cu_context[i + 1]].tolist() == expected
-        for m in range(masks.target_sets):
-            j = i * masks.target_sets + m
+        assert packed.context_index[cu_context[i] : cu_context[i + 1]].tolist() == expected
+        for m in range(sets):
+            j = i * sets + m
             expected = [t for t in tokens if bits[t] >> m & 1]
-            assert target[cu_targets[j] : cu_targets[j + 1]].tolist() == expected
-    assert cu_context[-1] == len(context)
-    assert cu_targets[-1] == len(target)
+            assert packed.target_index[cu_targets[j] : cu_targets[j + 1]].tolist() == expected
+            by_set[m] += range(int(cu_targets[j]), int(cu_targets[j + 1]))
+    assert packed.set_index.tolist() == [row for rows in by_set for row in rows]
+    sizes = [len(packed.context_index), len(packed.target_index)]
+    longest = [int(cu.diff().max()) for cu in (cu_context, cu_targets)]
+    assert packed.sizes == Sizes(*sizes, *longest, tuple(map(len, by_set)))
+    assert [cu_context[-1], cu_targets[-1]] == sizes
 
 
 @pytest.mark.parametrize(
@@ -276,9 +293,13 @@ def test_probabilities_must_be_whole():
         draw_strategy(0, 0, {"random": 250, "area": 700})
 
 
-def test_a_batch_without_tokens_has_empty_masks():
-    batch = Batch([0, 0])
+@pytest.mark.parametrize("impl", ["reference", "triton"])
+@pytest.mark.parametrize("counts", [[], [0], [0, 0]], ids=str)
+def test_a_batch_without_tokens_has_empty_masks(counts, impl):
+    batch = Batch(counts)
     for strategy in STRATEGIES:
-        masks = batch.draw(**options(strategy))
-        assert masks.targets.numel() == 0
-        assert compact(masks, batch.cu).cu_targets.tolist() == [0] * (2 * masks.target_sets + 1)
+        masks = batch.draw(**options(strategy, impl=impl))
+        packed = compact(masks, batch.cu, impl=impl)
+        assert packed.cu_targets.tolist() == [0] * (len(counts) * masks.target_sets + 1)
+        assert packed.sizes == Sizes(0, 0, 0, 0, (0,) * masks.target_sets)
+        assert packed.targets(torch.ones(0, 3)).shape == (0, 3)

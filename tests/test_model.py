@@ -28,6 +28,7 @@ def masks_for(batch, strategy="area", seed=0):
         batch.box,
         batch.modality,
         batch.tile_key,
+        batch.max_seqlen,
         strategy=strategy,
         seed=seed,
         step=0,

@@ -52,6 +52,7 @@ def draw(batch: Batch, strategy: Strategy, seed: int, step: int, sets: int = 4) 
         batch.box,
         batch.modality,
         batch.tile_key,
+        batch.max_seqlen,
         strategy=strategy.name,
         seed=seed,
         step=step,

@@ -4,7 +4,7 @@ import copy
 from dataclasses import dataclass
 
 import torch
-from geojepa_kernels.masking import Masks, compact
+from geojepa_kernels.masking import Masks, Sizes, compact
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -66,6 +66,7 @@ class GeoJEPA(nn.Module):
         self,
         batch: Batch,
         masks: Masks,
+        sizes: Sizes | None = None,
         *,
         vicreg_weight: float,
         beta: float,
@@ -76,13 +77,15 @@ class GeoJEPA(nn.Module):
         Args:
             batch: of T tiles.
             masks: which tokens are targets of which set.
+            sizes: the masks' totals, read ahead; None reads them here, and waits for a GPU.
             vicreg_weight: of the variance and covariance terms.
             beta: of the smooth L1 loss.
             drop: "tags" or "geometry", zeroed in the student's entities; None for neither.
         """
-        packed = compact(masks, batch.cu_seqlens)
+        packed = compact(masks, batch.cu_seqlens, sizes)
+        sizes = packed.sizes
         with torch.no_grad():
-            latents = self.teacher(batch)[packed.target_index]
+            latents = packed.targets(self.teacher(batch))
             targets = F.layer_norm(latents, latents.shape[-1:])
 
         content = self.student.tokenizer(batch, drop)
@@ -90,18 +93,18 @@ class GeoJEPA(nn.Module):
         if self.training and self.config.position_noise:
             box = box + torch.randn_like(box) * self.config.position_noise
         position = self.student.position(box, batch.modality)
-        context_position = position[packed.context_index]
+        context_position = packed.context(position)
         context = self.student.encoder(
-            content[packed.context_index] + context_position, packed.cu_context, batch.max_seqlen
+            packed.context(content) + context_position, packed.cu_context, sizes.longest_context
         )
 
         predicted = self.predictor(
             context,
             context_position,
-            position[packed.target_index],
+            packed.targets(position),
             packed.cu_context,
             packed.cu_targets,
-            (batch.max_seqlen, batch.max_seqlen),
+            (sizes.longest_context, sizes.longest_targets),
         )
 
         sets = masks.target_sets
@@ -109,11 +112,9 @@ class GeoJEPA(nn.Module):
         target_set = (torch.arange(len(counts), device=counts.device) % sets).repeat_interleave(
             counts, output_size=len(predicted)
         )
-        modality = batch.modality[packed.target_index]
+        modality = packed.targets(batch.modality)
         prediction = prediction_loss(predicted, targets, target_set, modality, sets, beta)
-        spread = torch.stack(
-            [variance_covariance(predicted[target_set == m]) for m in range(sets)]
-        ).mean()
+        spread = torch.stack([variance_covariance(x) for x in packed.by_set(predicted)]).mean()
         regulariser = spread + variance_covariance(context)
         return Losses(prediction + vicreg_weight * regulariser, prediction, regulariser)
 

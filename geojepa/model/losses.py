@@ -39,9 +39,10 @@ def prediction_loss(
     """
     error = F.smooth_l1_loss(predicted, target, beta=beta, reduction="none").mean(dim=1)
     cell = target_set * 2 + modality.long()
-    total = error.new_zeros(sets * 2).index_add(0, cell, error)
-    count = torch.bincount(cell, minlength=sets * 2)
-    mean = total / count.clamp(min=1)
+    # sums over rows instead of scattered additions: the same in every run on a GPU
+    member = cell == torch.arange(sets * 2, device=cell.device)[:, None]  # [2 sets, P]
+    count = member.sum(dim=1)
+    mean = (member * error).sum(dim=1) / count.clamp(min=1)
     live = (count > 0).view(sets, 2)
     by_set = mean.view(sets, 2).sum(dim=1) / live.sum(dim=1).clamp(min=1)
     return by_set.sum() / live.any(dim=1).sum().clamp(min=1)

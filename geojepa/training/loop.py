@@ -168,6 +168,7 @@ def masks_of_step(batch, config: TrainConfig, step: int) -> tuple[str, Masks]:  
         batch.box,
         batch.modality,
         batch.tile_key,
+        batch.max_seqlen,
         strategy=name,
         seed=config.seed,
         step=step,
