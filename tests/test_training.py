@@ -11,16 +11,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from geojepa_kernels.masking import Sizes
 
 from geojepa.data.corpus import Corpus
 from geojepa.data.splits import split, tile_keys
 from geojepa.errors import GeoJEPAError
 from geojepa.files import sha256
+from geojepa.model.batch import Batches
 from geojepa.model.config import ModelConfig
 from geojepa.model.jepa import GeoJEPA
+from geojepa.training.ahead import steps_ahead
 from geojepa.training.checkpoint import load_run, load_tensors
 from geojepa.training.config import PRESETS, config_from_dict, config_to_dict, preset
-from geojepa.training.loop import _Log, optimizer_of, pretrain, rows_of_step, set_schedules
+from geojepa.training.log import Log
+from geojepa.training.loop import masks_of_step, optimizer_of, pretrain, rows_of_step, set_schedules
 from geojepa.training.rank import effective_rank
 
 MODEL = ModelConfig(
@@ -109,8 +113,39 @@ def test_metrics_survive_a_second_kill(finished, tmp_path):
     path = tmp_path / "metrics.jsonl"
     lines = (finished / "metrics.jsonl").read_text().splitlines(keepends=True)
     path.write_text("".join(lines))
-    _Log(path, 2)
+    Log(path, 2)
     assert path.read_text() == "".join(lines[:2])
+
+
+def test_lines_follow_a_row_late_and_flush_completes_them(tmp_path):
+    log = Log(tmp_path / "metrics.jsonl", 0)
+    for step in (1, 2):
+        log.write({"step": step, "loss": torch.tensor(step / 2), "tokens": 3})
+    assert log.last == {"step": 1, "loss": 0.5, "tokens": 3}
+    log.flush()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines == [{"step": s, "loss": s / 2, "tokens": 3} for s in (1, 2)]
+    log.close()
+
+
+def test_a_step_is_made_when_the_one_before_is_enqueued(tiny_corpus):
+    batches, made = Batches(tiny_corpus, MODEL), []
+
+    def make(step):
+        made.append(step)
+        return batches(tiny_corpus.usable[step : step + 2])
+
+    def draw(batch, step):
+        return masks_of_step(batch, TINY, step)
+
+    steps = steps_ahead(range(3, 6), make, draw, torch.device("cpu"))
+    for number, ready in enumerate(steps, 3):
+        assert made == list(range(3, number + 1))
+        assert ready.number == number
+        strategy, masks = draw(ready.batch, number)
+        assert ready.strategy == strategy
+        assert torch.equal(ready.masks.targets, masks.targets)
+        assert ready.sizes == Sizes.of(masks.sizes.tolist())
 
 
 def test_refused_run_leaves_nothing_in_the_way(tiny_corpus, tmp_path):

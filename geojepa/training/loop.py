@@ -16,11 +16,12 @@ from tqdm import tqdm
 from geojepa.data.corpus import Corpus
 from geojepa.data.splits import Split, split, tile_keys
 from geojepa.errors import GeoJEPAError
-from geojepa.files import sha256, whole
-from geojepa.model.batch import Batches
+from geojepa.files import sha256
+from geojepa.model.batch import Batch, Batches
 from geojepa.model.embedding import embed_tiles
 from geojepa.model.jepa import GeoJEPA
 from geojepa.origin import code_state
+from geojepa.training.ahead import steps_ahead
 from geojepa.training.checkpoint import (
     load_checkpoint,
     read_config,
@@ -29,6 +30,7 @@ from geojepa.training.checkpoint import (
     save_tensors,
 )
 from geojepa.training.config import TrainConfig, config_to_dict
+from geojepa.training.log import Log
 from geojepa.training.rank import effective_rank
 
 SAVE_SECONDS = 20.0
@@ -158,7 +160,7 @@ def steps_per_epoch(tiles: int, config: TrainConfig) -> int:
     return max(1, round(tiles / config.batch_tiles))
 
 
-def masks_of_step(batch, config: TrainConfig, step: int) -> tuple[str, Masks]:  # type: ignore[no-untyped-def]
+def masks_of_step(batch: Batch, config: TrainConfig, step: int) -> tuple[str, Masks]:
     """The strategy of a step and its masks."""
     strategies = config.masks.strategies()
     name = draw_strategy(config.seed, step, {k: share for k, (share, _, _) in strategies.items()})
@@ -202,27 +204,33 @@ def _train(
     first, seconds = 0, 0.0
     if (out / "checkpoint.safetensors").exists():
         first, seconds = load_checkpoint(out, model, optimizer)
-    log = _Log(out / "metrics.jsonl", first)
+    log = Log(out / "metrics.jsonl", first)
     per_epoch = steps_per_epoch(len(rows), config)
     steps = config.epochs * per_epoch
     watched = (parts.validation if parts and len(parts.validation) else rows)[:256]
     started = saved = time.monotonic()
     model.train()
-    bar = tqdm(
+    ready = steps_ahead(
         range(first, steps),
+        lambda step: batches(rows_of_step(rows, config, step)),
+        lambda batch, step: masks_of_step(batch, config, step),
+        device,
+    )
+    bar = tqdm(
+        ready,
         desc=f"{config.preset} fold {config.fold} seed {config.seed}",
         initial=first,
         total=steps,
         disable=None,
     )
-    for step in bar:
+    for ahead in bar:
+        step = ahead.number
         momentum = set_schedules(optimizer, config, (step + 1) / steps)
-        batch = batches(rows_of_step(rows, config, step)).to(device)
-        strategy, masks = masks_of_step(batch, config, step)
         torch.manual_seed((config.seed << 32) + step)
         losses = model(
-            batch,
-            masks,
+            ahead.batch,
+            ahead.masks,
+            ahead.sizes,
             vicreg_weight=config.vicreg_weight,
             beta=config.beta,
             drop=_dropped_half(config, step),
@@ -234,24 +242,27 @@ def _train(
         model.update_teacher(momentum)
         row = {
             "step": step + 1,
-            "strategy": strategy,
-            "loss": losses.total.item(),
-            "prediction": losses.prediction.item(),
-            "regulariser": losses.regulariser.item(),
-            "gradient_norm": norm.item(),
+            "strategy": ahead.strategy,
+            "loss": losses.total,
+            "prediction": losses.prediction,
+            "regulariser": losses.regulariser,
+            "gradient_norm": norm,
             "learning_rate": optimizer.param_groups[0]["lr"],
             "momentum": momentum,
-            "tokens": len(batch.box),
+            "tokens": len(ahead.batch.box),
         }
-        if (step + 1) % per_epoch == 0 and (step + 1) // per_epoch % max(
-            1, config.epochs // 10
-        ) == 0:
+        epoch, rest = divmod(step + 1, per_epoch)
+        is_watched = rest == 0 and epoch % max(1, config.epochs // 10) == 0
+        if is_watched:
             row["effective_rank"] = effective_rank(embed_tiles(model, batches, watched))
             model.train()
-            if bar.disable:
-                print(f"step {step + 1} of {steps}, loss {row['loss']:.3f}", flush=True)
         log.write(row)
-        bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
+        if is_watched:
+            log.flush()
+            if bar.disable:
+                print(f"step {step + 1} of {steps}, loss {log.last['loss']:.3f}", flush=True)
+        if log.last:
+            bar.set_postfix(loss=f"{log.last['loss']:.3f}", refresh=False)
         now = time.monotonic()
         if now - saved > SAVE_SECONDS:
             log.flush()
@@ -269,22 +280,3 @@ def _train(
     save_tensors(out / "model.safetensors", dict(model.state_dict()), {"preset": config.preset})
     save_json(out / "config.json", facts | {"weights_sha256": sha256(out / "model.safetensors")})
     (out / "checkpoint.safetensors").unlink(missing_ok=True)
-
-
-class _Log:
-    """metrics.jsonl: one line a step; lines beyond the step resumed from are dropped."""
-
-    def __init__(self, path: Path, first: int):
-        lines = path.read_text().splitlines()[:first] if path.exists() else []
-        with whole(path) as part:
-            part.write_text("".join(line + "\n" for line in lines))
-        self.file = path.open("a")
-
-    def write(self, row: dict) -> None:
-        self.file.write(json.dumps(row) + "\n")
-
-    def flush(self) -> None:
-        self.file.flush()
-
-    def close(self) -> None:
-        self.file.close()

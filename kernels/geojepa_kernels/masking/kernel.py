@@ -152,7 +152,7 @@ def modality_sets(key, kind, live, low, high, SETS: tl.constexpr, M: tl.constexp
     return live & (kind == rows + (rows >= context).to(tl.int32)) & (rows < SETS)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["key", "size", "side", "min_context"])
 def draw_kernel(
     targets,
     counts,

@@ -1,4 +1,7 @@
-"""Triton kernels that turn drawn masks into packed tokens: scan the counts, order, move rows."""
+"""Triton kernels that turn drawn masks into packed tokens: scan the counts, order, move rows.
+
+Numbers that change with the batch are not specialised: no batch compiles a kernel anew.
+"""
 
 import triton
 import triton.language as tl
@@ -18,7 +21,7 @@ def scan(cu, counts, n, BLOCK: tl.constexpr):
     return total, largest
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles"])
 def scan_kernel(
     cu_context, cu_targets, sizes, counts, tiles, SETS: tl.constexpr, BLOCK: tl.constexpr
 ):
@@ -38,7 +41,7 @@ def scan_kernel(
         tl.store(sizes + 4 + m, total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def order_kernel(
     context_index,
     target_index,
@@ -95,7 +98,7 @@ def order_kernel(
         by_set += tl.sum(count)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def take_kernel(out, x, index, rows, width, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr):
     """out[r] = x[index[r]], rows of `width` numbers."""
     row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
@@ -106,7 +109,8 @@ def take_kernel(out, x, index, rows, width, BLOCK_R: tl.constexpr, BLOCK_D: tl.c
     tl.store(out + row[:, None] * width + column[None, :], values, mask=live)
 
 
-@triton.jit
+# slots may start anywhere: its alignment depends on the token count
+@triton.jit(do_not_specialize=["rows", "stride"], do_not_specialize_on_alignment=["slots"])
 def sum_kernel(
     out,
     x,

@@ -1,0 +1,54 @@
+"""metrics.jsonl, written without waiting for the device."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from geojepa.files import whole
+from geojepa.training.ahead import Arriving
+
+
+class Log:
+    """metrics.jsonl: one line a step; lines beyond the step resumed from are dropped.
+
+    A row may hold tensors of one number. Its line is written with the row after it, when they have
+    long left the device.
+
+    Attributes:
+        last: the last row written, as numbers.
+    """
+
+    def __init__(self, path: Path, first: int):
+        lines = path.read_text().splitlines()[:first] if path.exists() else []
+        with whole(path) as part:
+            part.write_text("".join(line + "\n" for line in lines))
+        self.file = path.open("a")
+        self.last: dict[str, Any] = {}
+        self.next: tuple[dict[str, Any], list[str], Arriving] | None = None
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Take a row, and write the one before."""
+        names = [name for name, value in row.items() if torch.is_tensor(value)]
+        numbers = Arriving(torch.stack([row[name].detach() for name in names]))
+        self._settle()
+        self.next = row, names, numbers
+
+    def flush(self) -> None:
+        """Every row is in the file."""
+        self._settle()
+        self.file.flush()
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._settle()
+        self.file.close()
+
+    def _settle(self) -> None:
+        if self.next is None:
+            return
+        row, names, numbers = self.next
+        self.last = row | dict(zip(names, numbers.tolist(), strict=True))
+        self.file.write(json.dumps(self.last) + "\n")
+        self.next = None
