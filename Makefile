@@ -73,6 +73,7 @@ bench-data: $(INSTALLED)
 bench-kernels: $(INSTALLED)
 	@PYTHONPATH=kernels python scripts/bench_kernels.py $(if $(OUT),--out $(OUT)) \
 	    $(if $(OPERATIONS),--operations $(OPERATIONS))
+	@$(if $(OUT),,python -m geojepa.figures.kernel_speed)
 
 publish: $(INSTALLED)
 	@python -m geojepa.figures.publish $(RUN)

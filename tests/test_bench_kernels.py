@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,7 +23,9 @@ from geojepa_kernels.bench.shared_ways import SHARED_WAYS
 from geojepa_kernels.bench.timing import HostClock, summary, take_turns
 
 from geojepa.data.corpus import Corpus
+from geojepa.figures import kernel_speed
 
+mpl.use("agg")
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
@@ -238,6 +241,42 @@ def test_the_whole_benchmark_at_its_smallest(tmp_path, capsys):
     assert set(facts) == set(bench_kernels.OPERATIONS)
     assert "OpenStreetMap" in facts["attention"]["attribution"]
     assert str(tmp_path) not in json.dumps(facts)
+
+
+def test_tables_are_drawn_where_there_are_any(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(kernel_speed, "FOLDER", tmp_path)
+    assert kernel_speed.read_table("attention", tmp_path) is None
+    small = "--tiles 3 --uniform 7 --head-dims 16 24 --dtypes float32 --rounds 1 --seconds 0"
+    command = [*small.split(), "--out", str(tmp_path), "--operations", "attention", "masking"]
+    bench_kernels.measure(bench_kernels.parse(command), CPU)
+    table = kernel_speed.read_table("attention", tmp_path)
+    assert kernel_speed.comparable(table).empty
+    rows = kernel_speed.comparable(table, "float32")
+    assert len(kernel_speed.plot_speed(rows).axes) == 4
+    share = kernel_speed.plot_share(rows)
+    heights = np.concatenate([dots.get_offsets()[:, 1] for dots in share.axes[1].collections])
+    ours = rows[(rows.way == "ours") & (rows["pass"] == "forward+backward")]
+    np.testing.assert_allclose(sorted(heights), sorted(100 * ours.share))
+    masks = kernel_speed.comparable(kernel_speed.read_table("masking", tmp_path), "float32")
+    assert len(kernel_speed.plot_masking(masks).axes[0].get_yticks()) == 7
+
+
+def test_compiled_kernels_are_drawn_and_spills_ringed():
+    columns = ["kernel", "dtype", "head_dim", "config", "target"]
+    columns += ["registers", "spill_bytes", "shared_bytes"]
+    rows = [
+        ("forward", "bf16", 24, "plain", "sm_90", 90, 0, 2048),
+        ("forward", "bf16", 96, "plain", "sm_90", 255, 64, 4096),
+        ("forward", "fp32", 96, "plain", "sm_90", 255, 64, 4096),
+        ("forward", "bf16", 24, "plain", "sm_80", 200, 64, 2048),
+        ("draw", None, None, None, "sm_90", 40, 0, 0),
+    ]
+    figure = kernel_speed.plot_compiled(pd.DataFrame(rows, columns=columns))
+    drawn = [line.get_ydata()[0] for line in figure.axes[0].lines]
+    assert sorted(drawn) == [40, 90, 255, 255, 255]
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["24", "96", "none"]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["forward", "kernels without heads", "spills"]
 
 
 def test_a_spent_budget_leaves_whole_tables(tmp_path):
