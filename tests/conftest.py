@@ -1,6 +1,7 @@
 """The sample city and its corpus, made once for all tests; how kernels run in tests."""
 
 import os
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -9,19 +10,25 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
-from geojepa.data.city import CityFiles, build_city
-from geojepa.data.corpus import Corpus
-from geojepa.data.prepare import prepare
+if TYPE_CHECKING:
+    from geojepa.data.city import CityFiles
+    from geojepa.data.corpus import Corpus
 
 
 @pytest.fixture(scope="session")
-def city(tmp_path_factory: pytest.TempPathFactory) -> CityFiles:
+def city(tmp_path_factory: pytest.TempPathFactory) -> "CityFiles":
     """The smallest sample city."""
+    # imported late: the tests of kernels also run where only PyTorch and Triton are installed
+    from geojepa.data.city import build_city
+
     return build_city(tmp_path_factory.mktemp("city"), size=6)
 
 
 @pytest.fixture(scope="session")
-def tiny_corpus(city: CityFiles, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+def tiny_corpus(city: "CityFiles", tmp_path_factory: pytest.TempPathFactory) -> "Corpus":
     """The smallest sample city with its picture, opened."""
+    from geojepa.data.corpus import Corpus
+    from geojepa.data.prepare import prepare
+
     folder = tmp_path_factory.mktemp("corpus") / "lilliput"
     return Corpus.open(prepare([city.extract], folder, imagery=city.imagery, credit="made by us"))

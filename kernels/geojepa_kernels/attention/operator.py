@@ -11,6 +11,10 @@ from geojepa_kernels.attention.dropout import threshold_of
 from geojepa_kernels.attention.forward import forward_kernel
 
 
+# rows of a sequence, on average, from which on a kernel is launched for many blocks a sequence
+LONG = 256
+
+
 class Launch(NamedTuple):
     """Rows a block of queries and of keys, warps and pipeline stages of a kernel."""
 
@@ -26,12 +30,17 @@ def width(head_dim: int) -> int:
 
 
 def launches(dtype: torch.dtype, head_dim: int, mean: int) -> tuple[Launch, Launch]:
-    """Of forward and backward, for sequences of `mean` rows."""
+    """Of forward and backward, for sequences of `mean` rows; results/kernels/compiled.csv has more.
+
+    Short sequences fit a block, and a second stage would only take registers.
+    """
     if dtype == torch.float32:
         return Launch(32, 32, 4, 1), Launch(32, 32, 4, 1)
-    if mean > 256 and head_dim <= 64:
-        return Launch(128, 64, 8, 2), Launch(64, 64, 4, 2)
-    return Launch(64, 64, 4, 2), Launch(64, 64, 4 if head_dim <= 64 else 8, 1)
+    if head_dim > 64:
+        return Launch(64, 64, 4, 2), Launch(64, 64, 8, 1)
+    if mean > LONG:
+        return Launch(128, 64, 8, 2), Launch(64, 64, 8, 2)
+    return Launch(64, 64, 4, 2), Launch(64, 64, 4, 1)
 
 
 def layout(*tensors: Tensor) -> tuple[list[int], int]:

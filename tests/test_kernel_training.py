@@ -1,0 +1,56 @@
+"""The model trains through the kernels as it does through plain PyTorch."""
+
+import json
+import sys
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from geojepa.training.config import TrainConfig, preset
+from geojepa.training.loop import pretrain
+
+STEPS = 2
+
+
+def losses(corpus, folder, config: TrainConfig) -> list[float]:
+    """The loss of each step of a run on the CPU."""
+    run = pretrain(corpus, folder, config, "cpu")
+    return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_losses_agree_between_kernels_and_reference(tiny_corpus, tmp_path, monkeypatch):
+    """In Triton's interpreter; scripts/compare_devices.py does it on a GPU, for 50 steps."""
+    config = preset("small-gt")
+    model = replace(
+        config.model,
+        width=32,
+        depth=1,
+        heads=1,
+        registers=2,
+        predictor_width=32,
+        predictor_heads=1,
+        predictor_depth=1,
+        dropout=0.1,
+    )
+    tiles = len(tiny_corpus.usable)
+    config = replace(config, model=model, fold=-1, epochs=1, batch_tiles=tiles // STEPS)
+    plain = losses(tiny_corpus, tmp_path / "plain", config)
+    used = Counter()
+
+    def always(name):
+        def uses_triton(impl, tensor, is_covered=True):
+            used[name] += is_covered
+            return is_covered
+
+        return uses_triton
+
+    for name in ("attention", "shared_context", "masking"):
+        monkeypatch.setattr(sys.modules[f"geojepa_kernels.{name}"], "uses_triton", always(name))
+    kernels = losses(tiny_corpus, tmp_path / "kernels", config)
+    assert len(kernels) == len(plain) == STEPS
+    # a step: student and teacher attend, the predictor does, masks are drawn and ordered
+    assert used["attention"] >= 2 * STEPS
+    assert used["shared_context"] >= STEPS
+    assert used["masking"] >= 2 * STEPS
+    assert kernels == pytest.approx(plain, rel=1e-4)
