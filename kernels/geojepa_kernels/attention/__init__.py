@@ -51,9 +51,9 @@ def attention(
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     seed = draw_seed(q.device, dropout_p)
     if uses_triton(impl, q, is_covered(q)):
-        from geojepa_kernels.attention.operator import ragged_attention
+        from geojepa_kernels.attention.operator import attend_ragged
 
-        return ragged_attention(q, k, v, cu_seqlens_q, cu_seqlens_k, seed, 0, dropout_p, scale)[0]
+        return attend_ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, seed, 0, dropout_p, scale)
     return attention_reference(q, k, v, cu_seqlens_q, cu_seqlens_k, seed, dropout_p, scale)
 
 

@@ -1,5 +1,6 @@
 """The kernels of ragged attention as a PyTorch operator: launch, shapes, gradient."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,6 @@ from torch import Tensor
 from geojepa_kernels.attention.backward import backward_kernel
 from geojepa_kernels.attention.dropout import threshold_of
 from geojepa_kernels.attention.forward import forward_kernel
-
 
 # rows of a sequence, on average, from which on a kernel is launched for many blocks a sequence
 LONG = 256
@@ -46,7 +46,7 @@ def launches(dtype: torch.dtype, head_dim: int, mean: int) -> tuple[Launch, Laun
 def layout(*tensors: Tensor) -> tuple[list[int], int]:
     """Row and head strides of each tensor, divided by what divides all of them: 8, 4, 2 or 1."""
     strides = [stride for tensor in tensors for stride in tensor.stride()[:2]]
-    align = next(n for n in (8, 4, 2, 1) if all(stride % n == 0 for stride in strides))
+    align = math.gcd(8, *strides)
     return [stride // align for stride in strides], align
 
 
@@ -55,8 +55,7 @@ def rows_contiguous(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-@torch.library.custom_op("geojepa::ragged_attention", mutates_args=())
-def ragged_attention(
+def launch_forward(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -91,13 +90,7 @@ def ragged_attention(
     return out, lse
 
 
-@ragged_attention.register_fake
-def _(q, k, v, cu_q, cu_k, seed, sets, dropout_p, scale):
-    return q.new_empty(q.shape), q.new_empty((q.shape[1], q.shape[0]), dtype=torch.float32)
-
-
-@torch.library.custom_op("geojepa::ragged_attention_backward", mutates_args=())
-def ragged_attention_backward(
+def launch_backward(
     grad: Tensor,
     q: Tensor,
     k: Tensor,
@@ -134,6 +127,19 @@ def ragged_attention_backward(
     return grads[0], grads[1], grads[2]
 
 
+ragged_attention = torch.library.custom_op(
+    "geojepa::ragged_attention", launch_forward, mutates_args=()
+)
+ragged_attention_backward = torch.library.custom_op(
+    "geojepa::ragged_attention_backward", launch_backward, mutates_args=()
+)
+
+
+@ragged_attention.register_fake
+def _(q, k, v, cu_q, cu_k, seed, sets, dropout_p, scale):
+    return q.new_empty(q.shape), q.new_empty((q.shape[1], q.shape[0]), dtype=torch.float32)
+
+
 @ragged_attention_backward.register_fake
 def _(grad, q, k, v, out, lse, cu_q, cu_k, seed, sets, dropout_p, scale):
     return tuple(x.new_empty(x.shape) for x in (q, k, v))
@@ -145,12 +151,41 @@ def _save(ctx, inputs, output):
     ctx.mark_non_differentiable(output[1])
 
 
-def _backward(ctx, grad, _):
+def _backward(ctx, grad, _, launch=ragged_attention_backward):
     q, k, v, cu_q, cu_k, seed, out, lse = ctx.saved_tensors
-    grads = ragged_attention_backward(
-        grad, q, k, v, out, lse, cu_q, cu_k, seed, ctx.sets, ctx.dropout_p, ctx.scale
-    )
+    grads = launch(grad, q, k, v, out, lse, cu_q, cu_k, seed, ctx.sets, ctx.dropout_p, ctx.scale)
     return *grads, None, None, None, None, None, None
 
 
 ragged_attention.register_autograd(_backward, setup_context=_save)
+
+
+class _Eager(torch.autograd.Function):
+    """The operator without the dispatcher's work, which takes longer than a small batch."""
+
+    @staticmethod
+    def forward(ctx, *inputs):
+        output = launch_forward(*inputs)
+        _save(ctx, inputs, output)
+        return output
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad, _):
+        return _backward(ctx, grad, None, launch_backward)
+
+
+def attend_ragged(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_q: Tensor,
+    cu_k: Tensor,
+    seed: Tensor,
+    sets: int,
+    dropout_p: float,
+    scale: float,
+) -> Tensor:
+    """The output of `ragged_attention`: in a graph that is compiled the operator, else at once."""
+    run = ragged_attention if torch.compiler.is_compiling() else _Eager.apply
+    return run(q, k, v, cu_q, cu_k, seed, sets, dropout_p, scale)[0]
