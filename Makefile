@@ -4,6 +4,8 @@
 # make bench-data  how fast data are prepared and read, into results/data_speed; about half an hour
 # make bench-kernels  how fast the GPU kernels are beside every alternative, into results/kernels;
 #                  needs a CUDA GPU; under ten minutes (OUT=.., OPERATIONS=..)
+# make check-kernels  compile every kernel for GPUs that need not be here, beside the committed table
+# make check-gpu   the kernels' tests and 50 training steps (CORPUS=..) on a GPU; then bench-kernels
 # make publish     RUN=runs/a: a run's figures into results/
 # make lab         the notebooks in JupyterLab
 # make clean       caches, not data, corpora or runs
@@ -38,7 +40,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help reproduce test fuzz bench-data bench-kernels publish lab clean
+.PHONY: help reproduce test fuzz bench-data bench-kernels check-kernels check-gpu publish lab clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -74,6 +76,12 @@ bench-kernels: $(INSTALLED)
 	@PYTHONPATH=kernels python scripts/bench_kernels.py $(if $(OUT),--out $(OUT)) \
 	    $(if $(OPERATIONS),--operations $(OPERATIONS))
 	@$(if $(OUT),,python -m geojepa.figures.kernel_speed)
+
+check-kernels: $(INSTALLED)
+	@python -m geojepa_kernels.check results/kernels/compiled.csv $(if $(WRITE),--write)
+
+check-gpu: $(INSTALLED)
+	@python scripts/check_gpu.py $(if $(CORPUS),--corpus $(CORPUS))
 
 publish: $(INSTALLED)
 	@python -m geojepa.figures.publish $(RUN)

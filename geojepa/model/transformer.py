@@ -55,7 +55,7 @@ class Encoder(nn.Module):
 
         for block in self.blocks:
             x = block(x, attend)
-        return self.norm(x if slots is None else x[slots])
+        return self.norm(x if slots is None else x.index_select(0, slots))
 
 
 def with_registers(

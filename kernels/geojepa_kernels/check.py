@@ -5,6 +5,7 @@
 
 import argparse
 import csv
+import json
 import os
 import re
 import subprocess
@@ -21,6 +22,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from geojepa_kernels.attention import compiled as attention
+from geojepa_kernels.bench.rows import commit_of
 from geojepa_kernels.masking import compiled as masking
 
 # compute capability, and bytes of shared memory that a program may have there
@@ -31,6 +33,7 @@ COLUMNS = (
 )
 KEY, GROWING = COLUMNS[:5], COLUMNS[5:8]
 TENSOR_CORE = re.compile(r"\b(?:HMMA|HGMMA|UTC\w*MMA)\b")
+SPILL = re.compile(r"\bSTL\b")
 
 Row = dict[str, str]
 
@@ -121,6 +124,14 @@ def write_table(path: Path, rows: Iterable[Row]) -> None:
     os.replace(part, path)
 
 
+def write_provenance(path: Path) -> None:
+    """Beside a table: the code and the compiler that made it."""
+    facts = {"commit": commit_of(Path(__file__).parent), "triton": version("triton")}
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(facts, indent=1) + "\n")
+    os.replace(part, path)
+
+
 def main() -> int:
     """Compiles, prints the table and what is wrong; 1 if anything is."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -144,6 +155,7 @@ def main() -> int:
         table |= {tuple(row[column] for column in KEY): row for row in rows}
         kept = table.values() if options.only else rows
         write_table(options.table, kept)
+        write_provenance(options.table.with_suffix(".json"))
         table = read_table(options.table)
     wrong = list(faults(rows, table))
     print(f"{len(rows)} compiled with triton {version('triton')}, {len(wrong)} faults")

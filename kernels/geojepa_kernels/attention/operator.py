@@ -35,7 +35,9 @@ def launches(dtype: torch.dtype, head_dim: int, mean: int) -> tuple[Launch, Laun
     Short sequences fit a block, and a second stage would only take registers.
     """
     if dtype == torch.float32:
-        return Launch(32, 32, 4, 1), Launch(32, 32, 4, 1)
+        if head_dim > 64:
+            return Launch(16, 16, 4, 1), Launch(16, 16, 4, 1)
+        return Launch(32, 32, 4, 1), Launch(32, 32, 8 if head_dim > 32 else 4, 1)
     if head_dim > 64:
         return Launch(64, 64, 4, 2), Launch(64, 64, 8, 1)
     if mean > LONG:

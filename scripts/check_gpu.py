@@ -1,0 +1,51 @@
+"""All that only a GPU can show, in one command: `make check-gpu`, or, where only PyTorch is,
+
+    PYTHONPATH=.:kernels python3 scripts/check_gpu.py --corpus CORPUS --out FOLDER
+
+The tests of the kernels on the GPU, in bfloat16 too; with a prepared corpus, the losses of 50
+training steps beside the CPU's (that part needs geojepa's readers); then the benchmark.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+TESTS = [
+    f"tests/test_{name}.py" for name in ("attention", "shared_context", "masking", "masking_gpu")
+]
+
+
+def run(*arguments: str) -> bool:
+    """Whether a Python command of this repository ends well."""
+    print("$ python", *arguments, flush=True)
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "kernels")))
+    environment = os.environ | {"PYTHONPATH": paths + os.pathsep + os.environ.get("PYTHONPATH", "")}
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment).returncode == 0
+
+
+def main() -> int:
+    """Runs every part; 1 if one failed, 2 without a GPU."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--corpus", type=Path, help="a prepared corpus, as of lilliput")
+    parser.add_argument("--out", type=Path, default=ROOT / "results/kernels")
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("check_gpu: no GPU is visible to torch; run it where there is one", file=sys.stderr)
+        return 2
+    out = str(options.out.resolve())
+    parts = {"tests": run("-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS)}
+    if options.corpus:
+        corpus = str(options.corpus.resolve())
+        parts["training"] = run("scripts/compare_devices.py", corpus, "--out", out)
+    parts["benchmark"] = run("scripts/bench_kernels.py", "--out", out)
+    print(*(f"{name}: {'well' if well else 'FAILED'}" for name, well in parts.items()), sep="\n")
+    return int(not all(parts.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
