@@ -11,18 +11,17 @@ BLOCKED_SCORES = 256 * 256
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, rows: tuple[Tensor, Tensor], seed: Tensor, dropout_p: float
+    q: Tensor, k: Tensor, v: Tensor, scale: float, kept: Tensor | None, dropout_p: float
 ) -> Tensor:
-    """One sequence: softmax(q k') v; all (heads, tokens, head_dim), q already scaled.
+    """One sequence: softmax(scale q k') v; all (heads, tokens, head_dim).
 
-    A query without keys returns zeros. `rows` of queries and of keys, (tokens,) int64, tell pairs
-    apart that drop out.
+    A query without keys returns zeros. `kept` (heads, queries, keys) are the pairs that do not drop
+    out; None if none does.
     """
-    if dropout_p == 0 and q.shape[1] * k.shape[1] > BLOCKED_SCORES:
-        return scaled_dot_product_attention(q[None], k[None], v[None], scale=1.0)[0]
-    weights = torch.softmax(q @ k.transpose(1, 2), dim=-1)
-    if dropout_p:
-        kept = keep_pairs(seed, *rows, len(q), threshold_of(dropout_p))
+    if kept is None and q.shape[1] * k.shape[1] > BLOCKED_SCORES:
+        return scaled_dot_product_attention(q[None], k[None], v[None], scale=scale)[0]
+    weights = torch.softmax(q * scale @ k.transpose(1, 2), dim=-1)
+    if kept is not None:
         weights = torch.where(kept, weights / (1 - dropout_p), 0)
     return weights @ v
 
@@ -41,13 +40,18 @@ def attention_reference(
     queries, keys = cu_seqlens_q.diff().tolist(), cu_seqlens_k.diff().tolist()
     if not queries:
         return q.clone()
+    kept: list[Tensor] | list[None] = [None] * len(queries)
+    if dropout_p:
+        rows = (torch.arange(len(x), device=x.device) for x in (q, k))
+        pairs = zip(*(x.split(n) for x, n in zip(rows, (queries, keys), strict=True)), strict=True)
+        threshold = threshold_of(dropout_p)
+        kept = [keep_pairs(seed, *pair, q.shape[1], threshold) for pair in pairs]
     by_sequence = zip(
-        (q * scale).transpose(0, 1).split(queries, dim=1),
+        q.transpose(0, 1).split(queries, dim=1),
         k.transpose(0, 1).split(keys, dim=1),
         v.transpose(0, 1).split(keys, dim=1),
-        torch.arange(len(q), device=q.device).split(queries),
-        torch.arange(len(k), device=k.device).split(keys),
+        kept,
         strict=True,
     )
-    out = [attend(q, k, v, rows, seed, dropout_p) for q, k, v, *rows in by_sequence]
+    out = [attend(*qkv, scale, pairs, dropout_p) for *qkv, pairs in by_sequence]
     return torch.cat(out, dim=1).transpose(0, 1)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from geojepa_kernels.attention.dropout import keep_pairs, threshold_of
 from geojepa_kernels.attention.reference import attend
 
 
@@ -20,16 +21,16 @@ def shared_context_reference(
     contexts, targets = cu_context.diff().tolist(), cu_targets.diff().tolist()
     if not contexts:
         return q.clone()
-    tiles, sets = len(contexts), len(targets) // len(contexts)
+    tiles, sets, heads = len(contexts), len(targets) // len(contexts), q.shape[1]
     rows = torch.arange(len(q), device=q.device).split(contexts + targets)
-    q, k, v = (x.transpose(0, 1).split(contexts + targets, 1) for x in (q * scale, k, v))
-    outputs = [
-        attend(q[tile], k[tile], v[tile], (rows[tile], rows[tile]), seed, dropout_p)
-        for tile in range(tiles)
-    ]
-    for own in range(tiles, len(q)):
-        tile = (own - tiles) // sets
-        keys, values = (torch.cat((x[tile], x[own]), dim=1) for x in (k, v))
-        pairs = rows[own], torch.cat((rows[tile], rows[own]))
-        outputs.append(attend(q[own], keys, values, pairs, seed, dropout_p))
+    q, k, v = (x.transpose(0, 1).split(contexts + targets, 1) for x in (q, k, v))
+    outputs = []
+    for own in range(len(q)):
+        seen = [own] if own < tiles else [(own - tiles) // sets, own]
+        kept = None
+        if dropout_p:
+            others = torch.cat([rows[run] for run in seen])
+            kept = keep_pairs(seed, rows[own], others, heads, threshold_of(dropout_p))
+        keys, values = (torch.cat([x[run] for run in seen], dim=1) for x in (k, v))
+        outputs.append(attend(q[own], keys, values, scale, kept, dropout_p))
     return torch.cat(outputs, dim=1).transpose(0, 1)
