@@ -9,8 +9,8 @@ import osmium
 import shapely
 from osmium.osm import mutable
 
-from geojepa.data.cutting import to_degrees
 from geojepa.data.extract import export_extract, read_objects
+from geojepa.data.grid import to_degrees
 from geojepa.data.relations import read_relations
 from geojepa.data.table import read_table, row_groups
 from geojepa.data.vocabulary import Vocabulary

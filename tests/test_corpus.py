@@ -17,7 +17,7 @@ from handmade import node, relation, way, write_osm
 
 from geojepa.data import table
 from geojepa.data.corpus import Corpus
-from geojepa.data.cutting import to_degrees
+from geojepa.data.grid import to_degrees
 from geojepa.data.meaning import TASKS
 from geojepa.data.prepare import prepare
 from geojepa.data.writing import SCHEMA, CorpusWriter

@@ -9,15 +9,8 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geojepa.data.cutting import (
-    Pieces,
-    cut_to_footprints,
-    cut_to_grid,
-    grid_of_codes,
-    grid_of_footprints,
-    to_degrees,
-    to_units,
-)
+from geojepa.data.cutting import Pieces, cut_to_footprints, cut_to_grid
+from geojepa.data.grid import grid_of_codes, grid_of_footprints, to_degrees, to_units
 from geojepa.errors import GeoJEPAError
 
 N = 2**16

@@ -11,7 +11,7 @@ from PIL import Image
 from rasterio.transform import from_bounds
 from rasterio.warp import Resampling, calculate_default_transform, reproject
 
-from geojepa.data.cutting import Grid, to_degrees
+from geojepa.data.grid import Grid, to_degrees
 from geojepa.data.imagery import SIZE, open_imagery
 from geojepa.errors import GeoJEPAError
 

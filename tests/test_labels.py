@@ -10,7 +10,7 @@ import shapely
 from handmade import node, relation, way, write_osm
 
 from geojepa.data.corpus import Corpus
-from geojepa.data.cutting import to_degrees
+from geojepa.data.grid import to_degrees
 from geojepa.data.inspect import summary, summary_text
 from geojepa.data.meaning import CAR_CLASSES, TASKS, paper_speed, speed_kmh
 from geojepa.data.prepare import prepare

@@ -18,7 +18,7 @@ from test_real_extracts import ROOT
 
 from geojepa.data import prepare as preparing
 from geojepa.data.corpus import Corpus
-from geojepa.data.cutting import to_degrees
+from geojepa.data.grid import to_degrees
 from geojepa.data.meaning import TASKS
 from geojepa.data.prepare import prepare
 from geojepa.model.batch import Batches

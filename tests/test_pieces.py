@@ -7,7 +7,7 @@ import shapely
 from handmade import node, way, write_osm
 
 from geojepa.data.corpus import Corpus
-from geojepa.data.cutting import to_degrees
+from geojepa.data.grid import to_degrees
 from geojepa.data.pieces import Spill, count_entities, merge
 from geojepa.data.prepare import prepare
 from geojepa.errors import GeoJEPAError

@@ -18,8 +18,9 @@ from test_real_extracts import ROOT
 from geojepa.data import extract
 from geojepa.data.boxes import MIN_SIDE
 from geojepa.data.corpus import Corpus
-from geojepa.data.cutting import cut_to_footprints, grid_of_footprints, to_degrees
+from geojepa.data.cutting import cut_to_footprints
 from geojepa.data.features import LINE, POLYGON, Features
+from geojepa.data.grid import grid_of_footprints, to_degrees
 from geojepa.data.pieces import cut_features
 from geojepa.data.prepare import prepare
 from geojepa.data.vocabulary import Vocabulary

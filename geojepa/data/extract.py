@@ -22,7 +22,6 @@ from osmium import osm
 
 from geojepa.data import opl
 from geojepa.data.copies import NO_PLACE, copy_sorted, copy_sound
-from geojepa.data.cutting import to_units
 from geojepa.data.features import (
     FLAT,
     GROUP,
@@ -37,6 +36,7 @@ from geojepa.data.features import (
     names_of,
     polygons,
 )
+from geojepa.data.grid import to_units
 from geojepa.data.vocabulary import Tagging, Vocabulary, take_rows
 from geojepa.errors import GeoJEPAError
 

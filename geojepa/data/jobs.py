@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import osmium
 
-from geojepa.data.cutting import load_grid
 from geojepa.data.extract import export_extract, read_objects
 from geojepa.data.features import Features
+from geojepa.data.grid import load_grid
 from geojepa.data.limits import lots_within_limits
 from geojepa.data.pieces import cut_features, write_pieces
 from geojepa.data.relations import read_relations

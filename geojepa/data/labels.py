@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import shapely
 
-from geojepa.data.cutting import Grid, Pieces, code_of_cells, to_units
+from geojepa.data.cutting import Pieces
 from geojepa.data.features import GROUP, LINE, POINT, Features, is_entity
+from geojepa.data.grid import Grid, code_of_cells, to_units
 from geojepa.data.meaning import HIDDEN, LEFT, TASKS, Says, says
 from geojepa.data.vocabulary import Tagging
 

@@ -10,8 +10,8 @@ from itertools import pairwise
 import numpy as np
 import shapely
 
-from geojepa.data.cutting import TILES, to_units
 from geojepa.data.features import Features
+from geojepa.data.grid import TILES, to_units
 
 # entities of a tile that training and benchmark take; a corpus holds no tile with fewer
 MIN_ENTITIES, MAX_ENTITIES = 5, 1250

@@ -14,15 +14,9 @@ import pyarrow as pa
 import shapely
 
 from geojepa.data.boxes import rotated_boxes
-from geojepa.data.cutting import (
-    EQUATOR_M,
-    TILES,
-    Grid,
-    Pieces,
-    cut_to_footprints,
-    cut_to_grid,
-)
+from geojepa.data.cutting import Pieces, cut_to_footprints, cut_to_grid
 from geojepa.data.features import Features
+from geojepa.data.grid import EQUATOR_M, TILES, Grid
 from geojepa.data.labels import own_evidence, piece_facts
 from geojepa.data.vocabulary import Pair, Vocabulary
 

@@ -14,8 +14,8 @@ import osmium
 from tqdm import tqdm
 
 from geojepa.data.catalogue import locate, public, record_of
-from geojepa.data.cutting import Grid, grid_of_codes, grid_of_footprints, save_grid, take_tiles
 from geojepa.data.extract import GENERATOR
+from geojepa.data.grid import Grid, grid_of_codes, grid_of_footprints, save_grid, take_tiles
 from geojepa.data.labels import carried_tasks, tile_labels
 from geojepa.data.limits import MAX_ENTITIES, MIN_ENTITIES
 from geojepa.data.meaning import TASKS

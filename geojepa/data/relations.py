@@ -9,7 +9,6 @@ import pyarrow as pa
 import shapely
 
 from geojepa.data import opl
-from geojepa.data.cutting import to_units
 from geojepa.data.extract import (
     NODE,
     RELATION,
@@ -29,6 +28,7 @@ from geojepa.data.features import (
     names_of,
     repaired,
 )
+from geojepa.data.grid import to_units
 from geojepa.data.labels import counts_as_building, own_evidence
 from geojepa.data.meaning import TASKS, Says
 from geojepa.data.vocabulary import Tagging, Vocabulary

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import shapely
 
-from geojepa.data.cutting import to_units
 from geojepa.data.features import GROUP, Features, is_wanted, repaired
+from geojepa.data.grid import to_units
 from geojepa.data.vocabulary import Pair, Tagging, Vocabulary
 from geojepa.errors import GeoJEPAError
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import shapely
 
-from geojepa.data.cutting import Grid
+from geojepa.data.grid import Grid
 from geojepa.data.labels import LABELS
 
 SCHEMA_VERSION = 2

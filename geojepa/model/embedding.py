@@ -12,7 +12,7 @@ import shapely
 import torch
 
 from geojepa.data.corpus import Corpus
-from geojepa.data.cutting import to_degrees, to_units
+from geojepa.data.grid import to_degrees, to_units
 from geojepa.files import whole
 from geojepa.model.batch import Batch, Batches
 from geojepa.model.jepa import GeoJEPA

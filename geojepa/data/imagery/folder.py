@@ -11,7 +11,7 @@ import shapely
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 
-from geojepa.data.cutting import Grid
+from geojepa.data.grid import Grid
 from geojepa.data.imagery.raster import SIZE, UNREADABLE, Imagery, Raster, completed, mosaic, stack
 from geojepa.errors import GeoJEPAError
 

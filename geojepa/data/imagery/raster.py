@@ -15,7 +15,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from scipy.ndimage import distance_transform_edt
 
-from geojepa.data.cutting import EQUATOR_M, TILES, Grid, to_units
+from geojepa.data.grid import EQUATOR_M, TILES, Grid, to_units
 from geojepa.errors import GeoJEPAError
 
 SIZE = 224

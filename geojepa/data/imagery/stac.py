@@ -14,7 +14,7 @@ from urllib.parse import urljoin, urlsplit
 import numpy as np
 import rasterio
 
-from geojepa.data.cutting import TILES, Grid, to_degrees
+from geojepa.data.grid import TILES, Grid, to_degrees
 from geojepa.data.imagery import web
 from geojepa.data.imagery.raster import Imagery, Raster, box_in_units, meets, mosaic, stack
 from geojepa.errors import GeoJEPAError

@@ -17,7 +17,7 @@ from rasterio.transform import from_bounds
 from urllib3 import Retry
 from xyzservices import TileProvider
 
-from geojepa.data.cutting import EQUATOR_M, ZOOM, Grid
+from geojepa.data.grid import EQUATOR_M, ZOOM, Grid
 from geojepa.data.imagery.raster import SIZE, Imagery, Raster, mosaic, stack
 from geojepa.errors import GeoJEPAError
 from geojepa.files import cache_folder, whole
