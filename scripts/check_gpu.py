@@ -2,8 +2,9 @@
 
     PYTHONPATH=.:kernels python3 scripts/check_gpu.py --corpus CORPUS --out FOLDER
 
-The tests of the kernels on the GPU, in bfloat16 too; with a prepared corpus, the losses of 50
-training steps beside the CPU's (that part needs geojepa's readers); then the benchmark.
+Three parts, which --parts selects where a lease is short: the tests of the kernels on the GPU, in
+bfloat16 too; the losses of 50 training steps beside the CPU's, on a prepared corpus (this one needs
+geojepa's readers: shapely, geopandas, pyproj); the benchmark.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+PARTS = ("tests", "training", "benchmark")
 ROOT = Path(__file__).parents[1]
 TESTS = [
     f"tests/test_{name}.py" for name in ("attention", "shared_context", "masking", "masking_gpu")
@@ -31,18 +33,25 @@ def run(*arguments: str) -> bool:
 def main() -> int:
     """Runs every part; 1 if one failed, 2 without a GPU."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--corpus", type=Path, help="a prepared corpus, as of lilliput")
+    parser.add_argument(
+        "--corpus",
+        type=Path,
+        help="a prepared corpus, as of lilliput; without one no training is compared",
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "results/kernels")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
     options = parser.parse_args()
     if not torch.cuda.is_available():
         print("check_gpu: no GPU is visible to torch; run it where there is one", file=sys.stderr)
         return 2
     out = str(options.out.resolve())
-    parts = {"tests": run("-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS)}
-    if options.corpus:
-        corpus = str(options.corpus.resolve())
-        parts["training"] = run("scripts/compare_devices.py", corpus, "--out", out)
-    parts["benchmark"] = run("scripts/bench_kernels.py", "--out", out)
+    commands = {
+        "tests": ("-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS),
+        "training": ("scripts/compare_devices.py", str(options.corpus), "--out", out),
+        "benchmark": ("scripts/bench_kernels.py", "--out", out),
+    }
+    wanted = [part for part in options.parts if part != "training" or options.corpus]
+    parts = {part: run(*commands[part]) for part in wanted}
     print(*(f"{name}: {'well' if well else 'FAILED'}" for name, well in parts.items()), sep="\n")
     return int(not all(parts.values()))
 
