@@ -45,12 +45,13 @@ def main() -> int:
         print("check_gpu: no GPU is visible to torch; run it where there is one", file=sys.stderr)
         return 2
     out = str(options.out.resolve())
+    corpus = str(options.corpus.resolve()) if options.corpus else ""
     commands = {
         "tests": ("-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS),
-        "training": ("scripts/compare_devices.py", str(options.corpus), "--out", out),
+        "training": ("scripts/compare_devices.py", corpus, "--out", out),
         "benchmark": ("scripts/bench_kernels.py", "--out", out),
     }
-    wanted = [part for part in options.parts if part != "training" or options.corpus]
+    wanted = [part for part in options.parts if part != "training" or corpus]
     parts = {part: run(*commands[part]) for part in wanted}
     print(*(f"{name}: {'well' if well else 'FAILED'}" for name, well in parts.items()), sep="\n")
     return int(not all(parts.values()))
