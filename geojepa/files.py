@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -95,7 +96,10 @@ def cache_folder() -> Path:
     named = os.environ.get("GEOJEPA_CACHE")
     if named:
         return Path(named).expanduser()
-    import pooch
+    # pooch imports tqdm's notebook bar, which in a notebook without widgets warns
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")
+        import pooch
 
     return Path(pooch.os_cache("geojepa"))
 

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 # what a run writes is no change of the code
@@ -17,6 +18,14 @@ def code_state(folder: Path) -> dict[str, str | bool | None]:
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
     return {"commit": commit, "dirty": bool(changed.strip())}
+
+
+def version_of(package: str) -> str | None:
+    """The installed version; None where the code runs from its folder."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from geojepa_kernels.bench.batches import Batch
 from geojepa_kernels.bench.bounds import Rates, measure_rates
-from geojepa_kernels.bench.contest import Judge
+from geojepa_kernels.bench.contest import UNQUEUED, Judge
 from geojepa_kernels.bench.lengths import read_lengths, typical_batch, uniform_batch
 from geojepa_kernels.bench.masking import WIDTH, masking_rows, shared_batch
 from geojepa_kernels.bench.operations import attention_rows, count_buffers
@@ -35,6 +35,8 @@ HEADS = 8
 HEAD_DIMS = (48, 24, 32, 64)
 TILES = (96, 384)
 UNIFORM = (50, 100, 200, 500, 1000)
+# of bfloat16 results of some units: more is no rounding
+LARGEST_ERROR = 0.25
 REFUSAL = (
     "bench_kernels: no CUDA GPU is seen by torch; run this on a machine that has one, "
     "with torch built for it (nothing can be timed here)"
@@ -108,8 +110,14 @@ def write_provenance(path: Path, operation: str, facts: dict[str, object]) -> No
     os.replace(part, path)
 
 
-def measure(options: argparse.Namespace, device: torch.device) -> None:
-    """Measures on a device, and writes after each case."""
+def is_sound(row: Row) -> bool:
+    """Whether a way ran, near float64 (not a number never is)."""
+    return float(row.get("error", 0)) <= LARGEST_ERROR and row["status"] in ("ok", UNQUEUED)
+
+
+def measure(options: argparse.Namespace, device: torch.device) -> bool:
+    """Measures on a device, and writes after each case; whether every row of ours is right."""
+    is_right = True
     began = time.monotonic()
     options.out.mkdir(parents=True, exist_ok=True)
     where = machine(device, options.commit or commit_of(ROOT))
@@ -125,6 +133,8 @@ def measure(options: argparse.Namespace, device: torch.device) -> None:
             for rows in cases(name, judge, options, kind):
                 table.add([{**row, **where} for row in rows])
                 show(rows)
+                ours = [row for row in rows if row["way"] == "ours"]
+                is_right &= all(is_sound(row) for row in ours)
                 cut_short = time.monotonic() - began > options.budget
                 if cut_short:
                     break
@@ -144,6 +154,7 @@ def measure(options: argparse.Namespace, device: torch.device) -> None:
         }
         write_provenance(options.out / "provenance.json", name, facts)
     print(f"{options.out}: {', '.join(f'{name}.csv' for name in tables)} and provenance.json")
+    return is_right
 
 
 # paths of the machine, and what each row says
@@ -158,7 +169,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     # float32 is IEEE float32 in every way
     torch.backends.cuda.matmul.allow_tf32 = False
-    measure(options, torch.device("cuda"))
+    if not measure(options, torch.device("cuda")):
+        print("bench_kernels: a row of ours failed or is wrong", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,15 @@
 
 Three parts, which --parts selects where a lease is short: the tests of the kernels on the GPU, in
 bfloat16 too; the losses of 50 training steps beside the CPU's, on a prepared corpus (this one needs
-geojepa's readers: shapely, geopandas, pyproj); the benchmark.
+geojepa's readers: shapely, geopandas, pyproj); the benchmark. Where there is no git,
+GEOJEPA_COMMIT names the code.
 """
 
 import argparse
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -18,7 +20,8 @@ import torch
 PARTS = ("tests", "training", "benchmark")
 ROOT = Path(__file__).parents[1]
 TESTS = [
-    f"tests/test_{name}.py" for name in ("attention", "shared_context", "masking", "masking_gpu")
+    f"tests/test_{name}.py"
+    for name in ("attention", "shared_context", "masking_kernel", "masking_gpu")
 ]
 
 
@@ -40,16 +43,19 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, default=ROOT / "results/kernels")
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
+    parser.add_argument("--budget", default="420", help="seconds of the benchmark")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         print("check_gpu: no GPU is visible to torch; run it where there is one", file=sys.stderr)
         return 2
     out = str(options.out.resolve())
     corpus = str(options.corpus.resolve()) if options.corpus else ""
+    # compilation is most of the tests' time, and a fault of one worker is not the others'
+    workers = ("-n", "8") if find_spec("xdist") else ()
     commands = {
-        "tests": ("-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS),
+        "tests": ("-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, *TESTS),
         "training": ("scripts/compare_devices.py", corpus, "--out", out),
-        "benchmark": ("scripts/bench_kernels.py", "--out", out),
+        "benchmark": ("scripts/bench_kernels.py", "--out", out, "--budget", options.budget),
     }
     wanted = [part for part in options.parts if part != "training" or corpus]
     parts = {part: run(*commands[part]) for part in wanted}

@@ -66,7 +66,8 @@ def assert_as_exact_as_torch(function, inputs, sees, scale=None, seed=99):
     """Output and gradients are at most twice as far from float64 as plain PyTorch's are.
 
     Half a unit in the last place, which storing the result costs anyone, is granted beside, and
-    eight units of float32 at 1: with one key the terms of dq cancel, in plain PyTorch exactly.
+    eight units of float32 at 1 or the largest: with one key the terms of dq cancel, in plain
+    PyTorch exactly, and a GPU's exponential is an approximation.
     """
     grad = draw(*inputs[0].shape, seed=seed, dtype=inputs[0].dtype)
     ours = values_and_gradients(function, inputs, grad)
@@ -77,6 +78,6 @@ def assert_as_exact_as_torch(function, inputs, sees, scale=None, seed=99):
         assert x.isfinite().all(), name
         if z.numel():
             ulp = torch.finfo(x.dtype).eps * z.abs().max().item()
-            granted = ulp / 2 + 8 * torch.finfo(torch.float32).eps
+            granted = ulp / 2 + 8 * torch.finfo(torch.float32).eps * max(1, z.abs().max().item())
             error, budget = (x - z).abs().max().item(), 2 * (y - z).abs().max().item() + granted
             assert error <= budget, f"{name}: {error:.2e} > {budget:.2e}"

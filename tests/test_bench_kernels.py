@@ -296,3 +296,30 @@ def test_without_a_gpu_it_says_so_in_one_line(tmp_path):
     assert len(done.stderr.splitlines()) == 1
     assert "no CUDA GPU" in done.stderr
     assert not (tmp_path / "x").exists()
+
+
+def test_a_way_of_many_launches_is_queued_in_shorter_blocks():
+    class Narrow(HostClock):
+        """Queues no more than two calls."""
+
+        names = ("launched", "queued")
+
+        def seconds(self, work, name):
+            begun = len(called_with)
+            work()
+            was_long = name == "queued" and len(called_with) - begun > 2
+            return None if was_long else 1.0
+
+    called_with: list[int] = []
+    times, _ = take_turns({"ours": called_with.append}, 8, Narrow(), 5, 60.0)
+    assert set(times["ours", "launched"].values()) == {1 / 8}
+    assert set(times["ours", "queued"].values()) == {1 / 2}
+    assert set(called_with) == set(range(8))
+
+
+def test_a_wrong_or_failed_row_of_ours_is_no_success():
+    assert bench_kernels.is_sound({"status": "ok", "error": 1e-3})
+    assert bench_kernels.is_sound({"status": bench_kernels.UNQUEUED})
+    assert not bench_kernels.is_sound({"status": "ok", "error": float("inf")})
+    assert not bench_kernels.is_sound({"status": "ok", "error": float("nan")})
+    assert not bench_kernels.is_sound({"status": "RuntimeError: an illegal address"})

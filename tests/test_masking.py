@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from geojepa_kernels import compact, draw_masks, draw_strategy
+from geojepa_kernels.choice import interprets
 from geojepa_kernels.masking import STRATEGIES, Sizes
 from geojepa_kernels.masking.philox import philox
 from geojepa_kernels.masking.reference import box_centres
@@ -60,7 +61,9 @@ def options(strategy="random", seed=0, step=0, size=450, min_context=100, **more
 
 
 # Triton's interpreter is slow: it takes one example in eight
-impls = st.sampled_from(["reference"] * 7 + ["triton"])
+# on a GPU, test_masking_kernel.py and test_masking_gpu.py
+IMPLS = ["reference"] + ["triton"] * interprets()
+impls = st.sampled_from(["reference"] * 7 + IMPLS[1:])
 counts = st.lists(st.integers(0, 40), min_size=1, max_size=5)
 words = st.integers(0, 2**32 - 1)
 strategy_names = st.sampled_from(STRATEGIES)
@@ -96,7 +99,7 @@ def test_masks_follow_the_rules_bit_for_bit(counts, strategy, seed, step, size, 
         assert found[start : start + tile.n] == bits
 
 
-@pytest.mark.parametrize("impl", ["reference", "triton"])
+@pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_tiles_of_real_size_follow_the_rules(strategy, impl):
     batch = Batch([0, 1, 5, 50, 63, 129, 1250], seed=3)
@@ -293,7 +296,7 @@ def test_probabilities_must_be_whole():
         draw_strategy(0, 0, {"random": 250, "area": 700})
 
 
-@pytest.mark.parametrize("impl", ["reference", "triton"])
+@pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("counts", [[], [0], [0, 0]], ids=str)
 def test_a_batch_without_tokens_has_empty_masks(counts, impl):
     batch = Batch(counts)

@@ -6,7 +6,6 @@ import textwrap
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +16,7 @@ from geojepa.data.corpus import Corpus
 from geojepa.errors import GeoJEPAError
 from geojepa.figures.style import GREY, plain
 from geojepa.files import whole
-from geojepa.origin import code_state
+from geojepa.origin import code_state, version_of
 
 PACKAGES = (
     "geojepa",
@@ -124,20 +123,13 @@ def provenance(
         "seed": parameters.get("seed", parameters.get("seeds")),
         "corpus": {"name": corpus.name, "hash": corpus.hash, "tiles": len(corpus)},
         "python": platform.python_version(),
-        "versions": {package: _version(package) for package in PACKAGES},
+        "versions": {package: version_of(package) for package in PACKAGES},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "cpu": _cpu(),
         "threads": torch.get_num_threads(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - _STARTED, 1),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _cpu() -> str:

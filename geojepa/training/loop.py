@@ -5,7 +5,6 @@ import math
 import platform
 import time
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from geojepa.files import sha256
 from geojepa.model.batch import Batch, Batches
 from geojepa.model.embedding import embed_tiles
 from geojepa.model.jepa import GeoJEPA
-from geojepa.origin import code_state
+from geojepa.origin import code_state, version_of
 from geojepa.training.ahead import steps_ahead
 from geojepa.training.checkpoint import (
     load_checkpoint,
@@ -274,7 +273,7 @@ def _train(
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
         "parameters": sum(p.numel() for p in model.teacher.parameters()),
-        "versions": {name: version(name) for name in ("torch", "geojepa")},
+        "versions": {name: version_of(name) for name in ("torch", "geojepa")},
         **code_state(Path(__file__).parent),
     }
     save_tensors(out / "model.safetensors", dict(model.state_dict()), {"preset": config.preset})

@@ -27,10 +27,10 @@ def specialisations() -> Iterator[Specialisation]:
     """
     for dtype, letters in DTYPES.items():
         for head_dim in HEAD_DIMS:
-            pairs = dict.fromkeys(launches(dtype, head_dim, mean) for mean in MEANS)
             drops = (False, True) if dtype.itemsize == 2 and head_dim <= 64 else (False,)
             for sets in SETS:
                 for has_dropout in drops:
+                    pairs = [launches(dtype, head_dim, mean, has_dropout) for mean in MEANS]
                     for side, kernel in enumerate((forward_kernel, backward_kernel)):
                         for launch in dict.fromkeys(pair[side] for pair in pairs):
                             yield _specialise(kernel, letters, head_dim, sets, has_dropout, launch)
@@ -42,7 +42,7 @@ def _specialise(
     rows = ("q", "k", "v", "out", "grad", "grad_q", "grad_k", "grad_v")
     types = dict.fromkeys(rows, f"*{dtype}") | {"lse": "*fp32", "seed": "*i64"}
     types |= {"cu_q": "*i32", "cu_k": "*i32", "upscale": "fp32", "scale": "fp32"}
-    types |= {"threshold": "i64"}
+    types |= {"threshold": "i32"}
     shape = {"SETS": sets, "D": head_dim, "WIDTH": width(head_dim), "ALIGN": 8}
     shape |= {"DROPOUT": has_dropout}
     if kernel is forward_kernel:

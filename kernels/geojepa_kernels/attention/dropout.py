@@ -19,7 +19,7 @@ def threshold_of(dropout_p: float) -> int:
     """The number of 2**32 that drops the share `dropout_p` of pairs."""
     if not 0 <= dropout_p < 1:
         raise ValueError(f"dropout_p={dropout_p}: give a share in [0, 1)")
-    return round(dropout_p * (WORD + 1))
+    return min(round(dropout_p * (WORD + 1)), WORD)
 
 
 def draw_seed(device: torch.device, dropout_p: float) -> Tensor:

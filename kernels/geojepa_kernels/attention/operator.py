@@ -29,10 +29,13 @@ def width(head_dim: int) -> int:
     return max(16, triton.next_power_of_2(head_dim))
 
 
-def launches(dtype: torch.dtype, head_dim: int, mean: int) -> tuple[Launch, Launch]:
+def launches(
+    dtype: torch.dtype, head_dim: int, mean: int, has_dropout: bool
+) -> tuple[Launch, Launch]:
     """Of forward and backward, for sequences of `mean` rows; results/kernels/compiled.csv has more.
 
-    Short sequences fit a block, and a second stage would only take registers.
+    Short sequences fit a block, and a second stage would only take registers; with dropout those of
+    four warps run out from heads of 48 on.
     """
     if dtype == torch.float32:
         if head_dim > 64:
@@ -42,6 +45,8 @@ def launches(dtype: torch.dtype, head_dim: int, mean: int) -> tuple[Launch, Laun
         return Launch(64, 64, 4, 2), Launch(64, 64, 8, 1)
     if mean > LONG:
         return Launch(128, 64, 8, 2), Launch(64, 64, 8, 2)
+    if has_dropout and head_dim > 32:
+        return Launch(64, 64, 4, 2), Launch(64, 64, 8, 2)
     return Launch(64, 64, 4, 2), Launch(64, 64, 4, 1)
 
 
@@ -79,7 +84,7 @@ def launch_forward(
     segments = cu_q.numel() - 1
     if queries == 0 or segments == 0:
         return out, lse
-    launch, _ = launches(q.dtype, head_dim, queries // segments)
+    launch, _ = launches(q.dtype, head_dim, queries // segments, dropout_p > 0)
     strides, align = layout(q, k, v)
     slots = queries // launch.queries + segments * (1 + sets)
     forward_kernel[(slots * heads,)](
@@ -113,7 +118,8 @@ def launch_backward(
     segments = cu_q.numel() - 1
     if segments == 0:
         return grads[0], grads[1], grads[2]
-    _, launch = launches(q.dtype, head_dim, max(queries, len(k)) // segments)
+    mean = max(queries, len(k)) // segments
+    _, launch = launches(q.dtype, head_dim, mean, dropout_p > 0)
     strides, align = layout(q, k, v)
     query_slots, key_slots = (
         len(x) // launch.queries + segments * (1 + sets) if len(x) else 0 for x in (q, k)
@@ -151,6 +157,8 @@ def _save(ctx, inputs, output):
     *tensors, ctx.sets, ctx.dropout_p, ctx.scale = inputs
     ctx.save_for_backward(*tensors, *output)
     ctx.mark_non_differentiable(output[1])
+    # else each backward would fill a gradient of lse with zeros
+    ctx.set_materialize_grads(False)
 
 
 def _backward(ctx, grad, _, launch=ragged_attention_backward):

@@ -24,6 +24,9 @@ class Entry:
     prepare: Callable[[], Run]
 
 
+UNQUEUED = "not queued: waits for the device, or one call has too many launches"
+
+
 @dataclass
 class Judge:
     """Times contests on one device.
@@ -65,7 +68,7 @@ class Judge:
         self.release()
         rows: list[Row] = []
         for way in entries:
-            row = {**facts, "way": way, "buffers": buffers}
+            row = {"buffers": buffers, **facts, "way": way}
             if way in errors:
                 row["error"] = errors[way]
             if way in failures:
@@ -73,7 +76,7 @@ class Judge:
                 continue
             for clock in self.clock.names:
                 found = summary(times[way, clock], times.get(("ours", clock), {}))
-                status = "ok" if found["rounds"] else "waits for the device: cannot be queued"
+                status = "ok" if found["rounds"] else UNQUEUED
                 best = bounds(work, self.rates, found.get("ms_median"))
                 rows.append({**row, "clock": clock, "status": status, **found, **best})
         return rows

@@ -133,7 +133,7 @@ def drawing_rows(judge: Judge, case: str, batch: Batch, strategy: str) -> list[R
     # offsets, tile keys and, where they are read, boxes or modalities; a byte a token is written
     read = {"random": 0, "modality": 1}.get(strategy, 32)
     work = Work(batch.tokens * (read + 1) + 12 * len(batch.lengths))
-    facts = {**_facts(case, batch), "pass": f"draw {strategy}"}
+    facts = {**_facts(case, batch), "pass": f"draw {strategy}", "buffers": 1}
     return judge.rows(facts, entries, STEPS, work)
 
 

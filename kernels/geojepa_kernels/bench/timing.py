@@ -7,6 +7,7 @@ works on different buffers and keeps its results, so that no cache serves what m
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from time import perf_counter
 from typing import Protocol
 
@@ -110,8 +111,8 @@ def take_turns(
     works, turns, failures = {}, {}, {}
     for way, run in runs.items():
 
-        def work(run: Run = run) -> list[object]:
-            return [run(buffer) for buffer in range(buffers)]
+        def work(calls: int = buffers, first: int = 0, run: Run = run) -> list[object]:
+            return [run((first + call) % buffers) for call in range(calls)]
 
         try:
             work()
@@ -123,19 +124,24 @@ def take_turns(
         share = seconds / len(runs) / len(clock.names)
         turns[way] = max(LEAST_ROUNDS, int(min(rounds, share / max(took, 1e-9))))
     times: dict[tuple[str, str], Times] = {(w, name): {} for w in works for name in clock.names}
+    calls = dict.fromkeys(times, buffers)
     ways = list(works)
     for turn in range(rounds):
         for place in torch.randperm(len(ways), generator=generator).tolist():
             way = ways[place]
             if turn >= turns[way] or way in failures:
                 continue
-            # what cannot be had in the first round never can
-            names = [name for name in clock.names if not turn or times[way, name]]
             try:
-                for name in names:
-                    found = clock.seconds(works[way], name)
+                for name in clock.names:
+                    found = None
+                    while found is None and calls[way, name]:
+                        count = calls[way, name]
+                        block = partial(works[way], count, turn * count)
+                        found = clock.seconds(block, name)
+                        # a device takes about a thousand launches ahead: fewer calls may fit
+                        calls[way, name] = count if found is not None else count // 2
                     if found is not None:
-                        times[way, name][turn] = found / buffers
+                        times[way, name][turn] = found / count
             except Exception as error:
                 failures[way] = reason(error)
     return times, failures

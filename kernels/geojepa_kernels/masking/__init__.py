@@ -11,7 +11,7 @@ from geojepa_kernels.masking.streams import draw_strategy, generator_key
 
 STRATEGIES = ("random", "contiguous", "area", "modality")
 # tokens of the longest tile that the kernel holds
-LONGEST = 4096
+LONGEST = 2048
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def draw_masks(
             than 2**40 from zero.
         modality: (tokens,) uint8, below `modalities`; read by "modality" alone.
         tile_key: (tiles,) int64, the identity of each tile in the generator.
-        max_seqlen: tokens of the longest tile, or more. Above 4,096 the plain version draws.
+        max_seqlen: tokens of the longest tile, or more. Above 2,048 the plain version draws.
         strategy: "random", "contiguous", "area" or "modality".
         seed: of the run, in [0, 2**32).
         step: in [0, 2**32).
