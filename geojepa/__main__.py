@@ -119,8 +119,8 @@ def pretrain(
         device: where to compute.
     """
     from geojepa.data.corpus import Corpus
-    from geojepa.training.config import preset as settings
     from geojepa.training.loop import pretrain as run
+    from geojepa.training.presets import preset as settings
 
     corpus = Corpus.open(corpora)
     default = "small-gti" if corpus.has_images else "small-gt"

@@ -18,8 +18,9 @@ import torch
 
 from geojepa.data.corpus import Corpus
 from geojepa.files import whole
-from geojepa.training.config import preset
-from geojepa.training.loop import pretrain, steps_per_epoch, training_split
+from geojepa.training.loop import pretrain, training_split
+from geojepa.training.presets import preset
+from geojepa.training.sampling import steps_per_epoch
 
 LIMIT = 1e-3
 

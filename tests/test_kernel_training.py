@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from geojepa.training.config import TrainConfig, preset
+from geojepa.training.config import TrainConfig
 from geojepa.training.loop import pretrain
+from geojepa.training.presets import preset
 
 STEPS = 2
 

@@ -6,11 +6,12 @@ import torch
 from geojepa_kernels import draw_masks
 from torch.nn import functional as F
 
-from geojepa.model.batch import Batches, cut_patches, patch_boxes
-from geojepa.model.config import ModelConfig
+from geojepa.model.batch import Batches
+from geojepa.model.config import LossConfig, ModelConfig
 from geojepa.model.embedding import embed_regions, embed_tiles, pool
 from geojepa.model.jepa import GeoJEPA
-from geojepa.model.losses import prediction_loss, variance_covariance
+from geojepa.model.losses import errors_by_set, prediction_loss, variance_covariance
+from geojepa.model.modalities import cut_patches, patch_boxes
 from geojepa.model.tags import TagTable
 from geojepa.model.transformer import with_registers
 
@@ -106,10 +107,10 @@ def test_predictor_sees_no_content_of_targets(tiny_corpus):
     hidden = (masks.targets != 0)[batch.entity_slot]
     guesses = []
     model.predictor.register_forward_hook(lambda _m, _i, out: guesses.append(out))
-    model(batch, masks, vicreg_weight=0.0, beta=1.0)
+    model(batch, masks, loss=LossConfig(vicreg_weight=0.0))
     changed = torch.where(hidden[:, None], batch.geometry + 1, batch.geometry)
     batch.geometry = changed
-    model(batch, masks, vicreg_weight=0.0, beta=1.0)
+    model(batch, masks, loss=LossConfig(vicreg_weight=0.0))
     assert torch.equal(guesses[0], guesses[1])
 
 
@@ -130,7 +131,7 @@ def test_teacher_is_the_average_of_the_whole_path(tiny_corpus):
 def test_every_trained_weight_gets_a_gradient(tiny_corpus):
     model = model_of("gti", registers=1).train()
     batch = Batches(tiny_corpus, model.config)(tiny_corpus.usable[:8])
-    model(batch, masks_for(batch), vicreg_weight=0.02, beta=1.0).total.backward()
+    model(batch, masks_for(batch), loss=LossConfig(vicreg_weight=0.02)).total.backward()
     trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     assert not [n for n, p in trained if p.grad is None or not p.grad.isfinite().all()]
     assert all(not p.requires_grad for p in model.teacher.parameters())
@@ -151,7 +152,8 @@ def test_prediction_loss_means_within_modality_then_over_sets():
     predicted, target = torch.randn(2, 9, 4, generator=generator)
     target_set = torch.tensor([0, 0, 0, 0, 1, 1, 3, 3, 3])
     modality = torch.tensor([0, 0, 0, 1, 1, 1, 0, 0, 1], dtype=torch.uint8)
-    got = prediction_loss(predicted, target, target_set, modality, 4, 1.0)
+    total, count = errors_by_set(predicted, target, target_set, modality, 4, 2, 1.0)
+    got = prediction_loss(total, count, "modality", "mean")
     sets = []
     for s in (0, 1, 3):  # set 2 is empty and adds nothing
         cells = []

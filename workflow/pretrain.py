@@ -9,8 +9,9 @@ from pathlib import Path
 from geojepa.data.corpus import Corpus
 from geojepa.errors import GeoJEPAError
 from geojepa.training.checkpoint import read_config
-from geojepa.training.config import config_to_dict, preset
+from geojepa.training.config import config_to_dict
 from geojepa.training.loop import pretrain
+from geojepa.training.presets import preset
 
 job = snakemake  # noqa: F821  given by Snakemake
 folder = Path(job.output[0]).parent

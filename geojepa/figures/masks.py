@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from geojepa.data.corpus import Corpus
 from geojepa.figures.style import BLUE, GREY, ORANGE, WIDTH
 from geojepa.figures.tiles import draw_boxes, draw_image, frame_tile
-from geojepa.model.batch import IMAGE, Batch, Batches
+from geojepa.model.batch import Batch, Batches
 from geojepa.model.config import ModelConfig
 from geojepa.training.config import MaskConfig
 
@@ -31,13 +31,13 @@ class Strategy:
 
 
 def strategies(config: MaskConfig, has_images: bool) -> list[Strategy]:
-    """The strategies to compare: those of a preset and, at the size of "area", "contiguous".
+    """The strategies to compare: those of a preset, drawn by it or not.
 
     "modality" needs a second modality: without images it would be "random" again, and is left out.
     """
     sizes = {name: (size, least) for name, (_, size, least) in config.strategies().items()}
     names = ["random", "contiguous", "area", *(["modality"] if has_images else [])]
-    return [Strategy(name, *sizes.get(name, sizes["area"])) for name in names]
+    return [Strategy(name, *sizes[name]) for name in names]
 
 
 def token_batches(corpus: Corpus) -> Batches:
@@ -73,7 +73,7 @@ def token_table(
     lines = []
     for strategy in chosen:
         table = pd.DataFrame({"strategy": strategy.name, "token": np.arange(len(batch.box))})
-        table["modality"] = np.where(batch.modality.numpy() == IMAGE, "image", "entity")
+        table["modality"] = np.array(batches.config.token_modalities)[batch.modality.numpy()]
         masks = draw(batch, strategy, seed, step)
         table["sets"] = masks.target_sets
         table["targets"] = masks.targets.numpy()

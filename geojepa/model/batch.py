@@ -1,6 +1,8 @@
-"""A batch of tiles as tensors: ragged tokens, entities first, then image patches, tile by tile."""
+"""A batch of tiles as tensors: ragged tokens, entities first, then other modalities, by tile."""
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -8,29 +10,28 @@ import torch
 from torch import Tensor
 
 from geojepa.data.corpus import Corpus
-from geojepa.errors import GeoJEPAError
 from geojepa.model.config import ModelConfig
 from geojepa.model.feature_cache import geometry_features
+from geojepa.model.modalities import modality_classes
 from geojepa.model.tags import TagTable
 
-PATCH = 16
-ENTITY, IMAGE = 0, 1
+ENTITY = 0
 
 
 @dataclass
 class Batch:
-    """T tiles with S tokens in all, of N entities (K tags) and P patches.
+    """T tiles with S tokens in all, N of them entities (K tags).
 
     Attributes:
         cu_seqlens: (T + 1,) int32, tokens of each tile.
         max_seqlen: tokens of the longest tile.
         box: (S, 8) float32.
-        modality: (S,) uint8, 0 entity or 1 image.
+        modality: (S,) uint8, its number in `ModelConfig.token_modalities`; 0 is an entity.
         entity_slot: (N,) int64, the token of each entity.
-        patch_slot: (P,) int64, the token of each patch.
         cu_tags: (N + 1,) int64 and tag_rows: (K,) int64, rows of the tag table.
         geometry: (N, GEOMETRY_DIM) float32, or (N, 0).
-        pixels: (P, 768) float32 in [-1, 1].
+        slots: the tokens of each other modality, by its name: (n,) int64.
+        values: what its content is made of, by its name: (n, F) float32.
         tile_key: (T,) int64, what the mask generator knows a tile by.
     """
 
@@ -39,57 +40,76 @@ class Batch:
     box: Tensor
     modality: Tensor
     entity_slot: Tensor
-    patch_slot: Tensor
     cu_tags: Tensor
     tag_rows: Tensor
     geometry: Tensor
-    pixels: Tensor
+    slots: dict[str, Tensor]
+    values: dict[str, Tensor]
     tile_key: Tensor
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
-        moved: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name, value in moved.items():
-            if torch.is_tensor(value):
-                moved[name] = value.to(device, non_blocking=True)
-        return replace(self, **moved)
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with every tensor changed."""
+
+        def changed(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: changed(part) for name, part in value.items()}
+            return change(value) if torch.is_tensor(value) else value
+
+        return Batch(**{name: changed(value) for name, value in vars(self).items()})
+
+    def tensors(self) -> list[Tensor]:
+        """Every tensor."""
+        found: list[Tensor] = []
+
+        def keep(tensor: Tensor) -> Tensor:
+            found.append(tensor)
+            return tensor
+
+        self.map(keep)
+        return found
 
 
 class Batches:
-    """Makes batches of a corpus for a model: looks tags up, encodes geometries once, cuts patches.
+    """Makes batches of a corpus for a model: tags, geometries, the tokens of each modality.
 
     Geometry features depend on no weight: they are computed once for a corpus and kept, see
     `feature_cache`.
     """
 
     def __init__(self, corpus: Corpus, config: ModelConfig):
-        if config.has_image and not corpus.has_images:
-            raise GeoJEPAError(
-                f"{corpus.name}: has no images, but modalities {config.modalities!r} need them; "
-                "prepare it with --imagery, or choose a preset without i"
-            )
         self.corpus = corpus
         self.config = config
         self.tag_row = TagTable.load().lookup(corpus.vocabulary)
         self.geometry = geometry_features(corpus) if config.has_geometry else None
+        self.sources = {one.name: one.source(corpus, config) for one in modality_classes(config)}
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """(tiles of the corpus,) int64, tokens of each."""
+        entities = self.corpus.tiles.entities.to_numpy(dtype=np.int64)
+        return entities + sum(source.count for source in self.sources.values())
 
     def __call__(self, rows: np.ndarray, hide: str | None = None) -> Batch:
         """The batch of `rows`; with `hide`, as that task's masked version shows them."""
         data = self.corpus.read(rows, hide)
-        patches = self.config.patches * data.has_image if self.config.has_image else 0 * rows
-        entities = np.diff(data.cu_entities)
-        cu = np.concatenate([[0], np.cumsum(entities + patches)])
-        entity_slot = _slots(cu[:-1], entities)
-        patch_slot = _slots(cu[:-1] + entities, patches)
+        others = [source.count[rows] for source in self.sources.values()]
+        counts = np.stack([np.diff(data.cu_entities), *others])  # [modalities, T]
+        cu = np.concatenate([[0], np.cumsum(counts.sum(axis=0))])
+        starts = cu[:-1] + np.cumsum(counts, axis=0) - counts
+        entity_slot = _slots(starts[0], counts[0])
         box = np.empty((cu[-1], 8), dtype=np.float32)
         box[entity_slot] = data.box
         modality = np.full(cu[-1], ENTITY, dtype=np.uint8)
-        modality[patch_slot] = IMAGE
-        pixels = np.empty((0, 3 * PATCH * PATCH), dtype=np.float32)
-        if len(patch_slot):
-            with_image = np.flatnonzero(data.has_image)
-            pixels = cut_patches(self.corpus.images(rows[with_image]), self.config.image_size)
-            box[patch_slot] = np.tile(patch_boxes(self.config.image_size), (len(with_image), 1))
+        slots, values = {}, {}
+        for number, (name, source) in enumerate(self.sources.items(), start=1):
+            slot = _slots(starts[number], counts[number])
+            modality[slot] = number
+            box[slot], value = source.read(np.asarray(rows))
+            slots[name], values[name] = torch.from_numpy(slot), torch.from_numpy(value)
         table_row = self.tag_row[data.tag_ids]
         known = table_row >= 0
         cu_tags = np.concatenate([[0], np.cumsum(known)])[data.cu_tags]
@@ -98,15 +118,15 @@ class Batches:
             geometry = self.geometry[data.entity]
         return Batch(
             cu_seqlens=torch.from_numpy(cu.astype(np.int32)),
-            max_seqlen=int((entities + patches).max(initial=0)),
+            max_seqlen=int(np.diff(cu).max(initial=0)),
             box=torch.from_numpy(box),
             modality=torch.from_numpy(modality),
             entity_slot=torch.from_numpy(entity_slot),
-            patch_slot=torch.from_numpy(patch_slot),
             cu_tags=torch.from_numpy(cu_tags),
             tag_rows=torch.from_numpy(table_row[known].astype(np.int64)),
             geometry=torch.from_numpy(geometry),
-            pixels=torch.from_numpy(pixels),
+            slots=slots,
+            values=values,
             tile_key=torch.from_numpy(np.array(rows, dtype=np.int64)),
         )
 
@@ -115,25 +135,3 @@ def _slots(start: np.ndarray, count: np.ndarray) -> np.ndarray:
     """start[i], start[i] + 1, ... count[i] of them, for each i."""
     before = np.cumsum(count) - count
     return (np.repeat(start - before, count) + np.arange(count.sum())).astype(np.int64)
-
-
-def cut_patches(images: np.ndarray, size: int) -> np.ndarray:
-    """(n, 224, 224, 3) uint8 to (n * patches, 768) float32 in [-1, 1], rows from the north-west."""
-    n, full = images.shape[:2]
-    pixels = images.astype(np.float32) / 127.5 - 1.0
-    if size != full:
-        factor = full // size
-        pixels = pixels.reshape(n, size, factor, size, factor, 3).mean(axis=(2, 4))
-    side = size // PATCH
-    pixels = pixels.reshape(n, side, PATCH, side, PATCH, 3).transpose(0, 1, 3, 2, 4, 5)
-    return pixels.reshape(n * side * side, 3 * PATCH * PATCH)
-
-
-def patch_boxes(size: int) -> np.ndarray:
-    """(patches, 8) float32 boxes in tile units, in the order of `cut_patches`."""
-    side = size // PATCH
-    row, column = np.divmod(np.arange(side * side), side)
-    left, bottom = column / side, 1 - (row + 1) / side
-    right, top = (column + 1) / side, 1 - row / side
-    corners = [left, bottom, right, bottom, right, top, left, top]
-    return np.stack(corners, axis=1).astype(np.float32)

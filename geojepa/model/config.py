@@ -13,13 +13,19 @@ class ModelConfig:
 
     modalities: str = "gti"
     """Which inputs are read: t tags, g geometry, i image."""
+    more: tuple[str, ...] = ()
+    """Further modalities, by the names they are registered under (`model/modalities.py`)."""
     width: int = 128
     depth: int = 4
     heads: int = 4
     registers: int = 0
+    """Learned tokens put before each sequence of the encoder and of the predictor."""
     predictor_width: int = 64
     predictor_depth: int = 2
     predictor_heads: int = 2
+    predictor_context: str = "shared"
+    """shared: the context attends to itself alone, and all target sets to it; full: a pass of its
+    own for each target set, in which all tokens attend to all, as the paper does."""
     dropout: float = 0.0
     image_size: int = 112
     """Pixels that an image's side is averaged to; patches have 16."""
@@ -28,14 +34,19 @@ class ModelConfig:
     position_noise: float = 5e-4
 
     def __post_init__(self) -> None:
-        if self.modalities not in MODALITIES:
-            raise GeoJEPAError(
-                f"modalities {self.modalities!r} is none of {', '.join(MODALITIES)}; choose one"
-            )
+        choices = {
+            "modalities": MODALITIES,
+            "predictor_context": ("shared", "full"),
+            "image_size": (112, 224),
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                listed = ", ".join(map(str, known))
+                raise GeoJEPAError(
+                    f"{name} {getattr(self, name)!r} is none of {listed}; choose one"
+                )
         if self.width % self.heads or self.predictor_width % self.predictor_heads:
             raise GeoJEPAError("a width is not a multiple of its heads; change one of the two")
-        if self.image_size % 16 or 224 % self.image_size:
-            raise GeoJEPAError(f"image_size {self.image_size} is not 224 or 112; choose one")
 
     @property
     def has_geometry(self) -> bool:
@@ -51,3 +62,30 @@ class ModelConfig:
     def patches(self) -> int:
         """Image tokens of a tile."""
         return (self.image_size // 16) ** 2
+
+    @property
+    def token_modalities(self) -> tuple[str, ...]:
+        """The kinds of tokens, in the order of their numbers; entities come first."""
+        return ("entity", *["image"] * self.has_image, *self.more)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What is minimised (METHOD.md, section 4)."""
+
+    mean: str = "modality"
+    """Of a target set's error: over the tokens of each modality, then over modalities; or "token",
+    over all its tokens, so that the modality with most tokens rules, as the paper does."""
+    sets: str = "mean"
+    """Over target sets: mean, or sum as in the paper."""
+    beta: float = 1.0
+    """Where smooth L1 turns from square to absolute."""
+    vicreg_weight: float = 0.002
+    """Of the variance and covariance terms of predictions and context."""
+
+    def __post_init__(self) -> None:
+        if self.mean not in ("modality", "token") or self.sets not in ("mean", "sum"):
+            raise GeoJEPAError(
+                f"loss with mean {self.mean!r} and sets {self.sets!r}: "
+                "choose modality or token, and mean or sum"
+            )

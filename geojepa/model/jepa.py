@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geojepa.model.batch import Batch
-from geojepa.model.config import ModelConfig
-from geojepa.model.losses import prediction_loss, variance_covariance
+from geojepa.model.config import LossConfig, ModelConfig
+from geojepa.model.losses import errors_by_set, over_sets, prediction_loss, variance_covariance
+from geojepa.model.predictor import Predictor
 from geojepa.model.tokenizer import Position, Tokenizer
-from geojepa.model.transformer import Encoder, Predictor
+from geojepa.model.transformer import Encoder
 
 
 class Network(nn.Module):
@@ -21,7 +22,7 @@ class Network(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.tokenizer = Tokenizer(config)
-        self.position = Position(config.width, config.dropout)
+        self.position = Position(config.width, config.dropout, len(config.token_modalities))
         self.encoder = Encoder(config)
 
     def forward(self, batch: Batch) -> Tensor:
@@ -42,6 +43,8 @@ class Losses:
     total: Tensor
     prediction: Tensor
     regulariser: Tensor
+    by_modality: Tensor
+    """(modalities,) mean error of a token, NaN where none of the modality was a target."""
 
 
 class GeoJEPA(nn.Module):
@@ -68,9 +71,9 @@ class GeoJEPA(nn.Module):
         masks: Masks,
         sizes: Sizes | None = None,
         *,
-        vicreg_weight: float,
-        beta: float,
+        loss: LossConfig,
         drop: str | None = None,
+        shown: Masks | None = None,
     ) -> Losses:
         """One training step: targets, context, predict, loss.
 
@@ -78,12 +81,14 @@ class GeoJEPA(nn.Module):
             batch: of T tiles.
             masks: which tokens are targets of which set.
             sizes: the masks' totals, read ahead; None reads them here, and waits for a GPU.
-            vicreg_weight: of the variance and covariance terms.
-            beta: of the smooth L1 loss.
+            loss: what is minimised.
             drop: "tags" or "geometry", zeroed in the student's entities; None for neither.
+            shown: masks whose context is seen in place of that of `masks`, targets or not.
         """
         packed = compact(masks, batch.cu_seqlens, sizes)
         sizes = packed.sizes
+        seen = packed if shown is None else compact(shown, batch.cu_seqlens)
+        longest = seen.sizes.longest_context, sizes.longest_targets
         with torch.no_grad():
             latents = packed.targets(self.teacher(batch))
             targets = F.layer_norm(latents, latents.shape[-1:])
@@ -93,18 +98,18 @@ class GeoJEPA(nn.Module):
         if self.training and self.config.position_noise:
             box = box + torch.randn_like(box) * self.config.position_noise
         position = self.student.position(box, batch.modality)
-        context_position = packed.context(position)
+        context_position = seen.context(position)
         context = self.student.encoder(
-            packed.context(content) + context_position, packed.cu_context, sizes.longest_context
+            seen.context(content) + context_position, seen.cu_context, longest[0]
         )
 
         predicted = self.predictor(
             context,
             context_position,
             packed.targets(position),
-            packed.cu_context,
+            seen.cu_context,
             packed.cu_targets,
-            (sizes.longest_context, sizes.longest_targets),
+            longest,
         )
 
         sets = masks.target_sets
@@ -113,17 +118,33 @@ class GeoJEPA(nn.Module):
             counts, output_size=len(predicted)
         )
         modality = packed.targets(batch.modality)
-        prediction = prediction_loss(predicted, targets, target_set, modality, sets, beta)
-        spread = torch.stack([variance_covariance(x) for x in packed.by_set(predicted)]).mean()
-        regulariser = spread + variance_covariance(context)
-        return Losses(prediction + vicreg_weight * regulariser, prediction, regulariser)
+        kinds = len(self.config.token_modalities)
+        total, count = errors_by_set(
+            predicted, targets, target_set, modality, sets, kinds, loss.beta
+        )
+        prediction = prediction_loss(total, count, loss.mean, loss.sets)
+        spread = torch.stack([variance_covariance(x) for x in packed.by_set(predicted)])
+        regulariser = over_sets(spread, count.sum(dim=1), loss.sets) + variance_covariance(context)
+        return Losses(
+            total=prediction + loss.vicreg_weight * regulariser,
+            prediction=prediction,
+            regulariser=regulariser,
+            by_modality=(total.sum(dim=0) / count.sum(dim=0)).detach(),
+        )
 
     @torch.no_grad()
-    def update_teacher(self, momentum: float) -> None:
-        """teacher = momentum teacher + (1 - momentum) student, over the whole path."""
-        pairs = zip(self.teacher.parameters(), self.student.parameters(), strict=True)
-        for teacher, student in pairs:
-            teacher.lerp_(student, 1 - momentum)
+    def update_teacher(self, momentum: float, part: str = "path") -> None:
+        """teacher = momentum teacher + (1 - momentum) student.
+
+        Args:
+            momentum: in [0, 1].
+            part: averaged: "path", tokeniser, position and encoder; or "encoder" alone, where the
+                teacher takes the student's tokeniser and position as they are, as in the paper.
+        """
+        pairs = zip(self.teacher.named_parameters(), self.student.parameters(), strict=True)
+        for (name, teacher), student in pairs:
+            is_averaged = part == "path" or name.startswith("encoder.")
+            teacher.lerp_(student, 1 - momentum if is_averaged else 1.0)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -1,10 +1,26 @@
-"""Smooth L1 on latents, and VICReg's variance and covariance terms (METHOD.md, section 4)."""
+"""Smooth L1 on latents, and VICReg's variance and covariance terms (METHOD.md, section 4).
+
+Every statistic is that of the whole batch, over all processes that train together, so that the
+loss and its gradients do not depend on how many they are.
+"""
 
 import torch
+import torch.distributed.nn
 from torch import Tensor
 from torch.nn import functional as F
 
 VARIANCE_WEIGHT = 25.0
+
+
+def over_processes(x: Tensor) -> Tensor:
+    """The sum of x over all processes, differentiable; x itself in a single one.
+
+    Every process computes the same loss from such sums. The backward pass adds up their gradients,
+    so the mean over processes that DDP takes is the gradient of the one loss.
+    """
+    if not torch.distributed.is_initialized():
+        return x
+    return torch.distributed.nn.all_reduce(x)
 
 
 def variance_covariance(x: Tensor) -> Tensor:
@@ -14,35 +30,72 @@ def variance_covariance(x: Tensor) -> Tensor:
     sum of the squared off-diagonal entries of the unbiased covariance over D. Zero below two
     tokens.
     """
-    if len(x) < 2:
-        return x.sum() * 0
-    deviation = torch.sqrt(x.var(dim=0, correction=0) + 1e-4)
+    x = _wide(x)
+    count = over_processes(x.new_tensor(float(len(x))))
+    centred = x - over_processes(x.sum(dim=0)) / count.clamp(min=1)
+    scatter = over_processes(centred.T @ centred)
+    deviation = torch.sqrt(scatter.diagonal() / count.clamp(min=1) + 1e-4)
     variance = F.relu(1 - deviation).mean()
-    centred = x - x.mean(dim=0)
-    covariance = centred.T @ centred / (len(x) - 1)
+    covariance = scatter / (count - 1).clamp(min=1)
     off_diagonal = covariance.square().sum() - covariance.diagonal().square().sum()
-    return VARIANCE_WEIGHT * variance + off_diagonal / x.shape[1]
+    return (VARIANCE_WEIGHT * variance + off_diagonal / x.shape[1]) * (count > 1)
 
 
-def prediction_loss(
-    predicted: Tensor, target: Tensor, target_set: Tensor, modality: Tensor, sets: int, beta: float
-) -> Tensor:
-    """Smooth L1, a mean within each modality of each set, then over modalities and sets.
+def errors_by_set(
+    predicted: Tensor,
+    target: Tensor,
+    target_set: Tensor,
+    modality: Tensor,
+    sets: int,
+    modalities: int,
+    beta: float,
+) -> tuple[Tensor, Tensor]:
+    """Smooth L1, a mean over dimensions, summed over the tokens of each set and modality.
 
     Args:
         predicted: (P, D).
         target: (P, D).
         target_set: (P,) int64, the set of each token, below `sets`.
-        modality: (P,) uint8, 0 or 1.
+        modality: (P,) uint8, below `modalities`.
         sets: target sets a tile.
+        modalities: how many there are.
         beta: where the loss turns from square to absolute.
+
+    Returns:
+        Sums and numbers of tokens, (sets, modalities) each, over all processes.
     """
-    error = F.smooth_l1_loss(predicted, target, beta=beta, reduction="none").mean(dim=1)
-    cell = target_set * 2 + modality.long()
+    error = F.smooth_l1_loss(_wide(predicted), _wide(target), beta=beta, reduction="none")
+    cell = target_set * modalities + modality.long()
     # sums over rows instead of scattered additions: the same in every run on a GPU
-    member = cell == torch.arange(sets * 2, device=cell.device)[:, None]  # [2 sets, P]
-    count = member.sum(dim=1)
-    mean = (member * error).sum(dim=1) / count.clamp(min=1)
-    live = (count > 0).view(sets, 2)
-    by_set = mean.view(sets, 2).sum(dim=1) / live.sum(dim=1).clamp(min=1)
-    return by_set.sum() / live.any(dim=1).sum().clamp(min=1)
+    member = cell == torch.arange(sets * modalities, device=cell.device)[:, None]
+    total = over_processes((member * error.mean(dim=1)).sum(dim=1))
+    count = over_processes(member.sum(dim=1).to(total.dtype))
+    return total.view(sets, modalities), count.view(sets, modalities)
+
+
+def prediction_loss(total: Tensor, count: Tensor, mean: str, sets: str) -> Tensor:
+    """The loss of the errors that `errors_by_set` summed.
+
+    Args:
+        total: (sets, modalities).
+        count: (sets, modalities).
+        mean: within a set, over its tokens ("token"), or over the tokens of each modality, then
+            over the modalities that it has ("modality").
+        sets: "sum" of the sets' losses, or "mean" over the sets that have tokens.
+    """
+    if mean == "token":
+        by_set = total.sum(dim=1) / count.sum(dim=1).clamp(min=1)
+    else:
+        live = (count > 0).sum(dim=1).clamp(min=1)
+        by_set = (total / count.clamp(min=1)).sum(dim=1) / live
+    return over_sets(by_set, count.sum(dim=1), sets)
+
+
+def over_sets(by_set: Tensor, count: Tensor, how: str) -> Tensor:
+    """Sum of (sets,) losses, or their mean over the sets that have tokens."""
+    return by_set.sum() if how == "sum" else by_set.sum() / (count > 0).sum().clamp(min=1)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """At least float32: sums in half precision lose what a loss is made of."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

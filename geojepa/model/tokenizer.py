@@ -1,4 +1,4 @@
-"""From a batch to tokens: content of entities and patches, and where and what they are."""
+"""From a batch to tokens: their content, and where and of which modality they are."""
 
 from itertools import pairwise
 
@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from geojepa.model.batch import Batch
 from geojepa.model.config import ModelConfig
 from geojepa.model.geometry import GEOMETRY_DIM
+from geojepa.model.modalities import modality_classes
 from geojepa.model.tags import TagTable
 
 
@@ -21,7 +22,7 @@ def mlp(*widths: int, activation: type[nn.Module] = nn.GELU, dropout: float = 0.
 
 
 class Tokenizer(nn.Module):
-    """Content tokens (METHOD.md, section 3): frozen tag embeddings, Fourier geometry, patches.
+    """Content tokens (METHOD.md, section 3): frozen tag embeddings, geometry, other modalities.
 
     An entity is fused from its tags and its geometry; the half that is absent is zero.
     """
@@ -38,16 +39,16 @@ class Tokenizer(nn.Module):
         if config.has_geometry:
             self.geometry = nn.Sequential(nn.Linear(GEOMETRY_DIM, width), nn.LayerNorm(width))
             self.fusion = mlp(2 * width, 2 * width, width)
-        if config.has_image:
-            self.image = nn.Sequential(nn.Linear(768, width), nn.LayerNorm(width))
+        self.others = nn.ModuleDict({one.name: one(config) for one in modality_classes(config)})
 
     def forward(self, batch: Batch, drop: str | None = None) -> Tensor:
         """(S, width) content; `drop` zeroes "tags" or "geometry" of all entities."""
         content = self.table.new_zeros(len(batch.box), self.config.width)
         if len(batch.entity_slot):
-            content = content.index_copy(0, batch.entity_slot, self.entities(batch, drop))
-        if len(batch.patch_slot):
-            content = content.index_copy(0, batch.patch_slot, self.image(batch.pixels))
+            content = _put(content, batch.entity_slot, self.entities(batch, drop))
+        for name, slot in batch.slots.items():
+            if len(slot):
+                content = _put(content, slot, self.others[name](batch.values[name]))
         return content
 
     def entities(self, batch: Batch, drop: str | None = None) -> Tensor:
@@ -69,10 +70,15 @@ class Tokenizer(nn.Module):
         return self.fusion(torch.cat([tags, geometry], dim=1))
 
 
+def _put(content: Tensor, slot: Tensor, tokens: Tensor) -> Tensor:
+    """`content` with `tokens` at their slots; autocast may have made them narrower."""
+    return content.index_copy(0, slot, tokens.to(content.dtype))
+
+
 class Position(nn.Module):
     """Where a token is (its box) and of which modality: one vector, added to its content."""
 
-    def __init__(self, width: int, dropout: float, modalities: int = 2):
+    def __init__(self, width: int, dropout: float, modalities: int):
         super().__init__()
         self.box = mlp(8, 4 * width, width, dropout=dropout)
         self.modality = nn.Embedding(modalities, width)

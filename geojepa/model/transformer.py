@@ -1,9 +1,9 @@
-"""Pre-norm transformers over packed tokens: the encoder, and a predictor with a shared context."""
+"""Pre-norm transformers over packed tokens: blocks, and the encoder."""
 
 from collections.abc import Callable
 
 import torch
-from geojepa_kernels import attention, shared_context_attention
+from geojepa_kernels import attention
 from torch import Tensor, nn
 
 from geojepa.model.config import ModelConfig
@@ -39,7 +39,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.registers = nn.Parameter(torch.randn(config.registers, config.width) * 0.02)
+        self.registers = registers_of(config.registers, config.width)
         self.blocks = nn.ModuleList(
             Block(config.width, config.heads, config.dropout) for _ in range(config.depth)
         )
@@ -56,6 +56,11 @@ class Encoder(nn.Module):
         for block in self.blocks:
             x = block(x, attend)
         return self.norm(x if slots is None else x.index_select(0, slots))
+
+
+def registers_of(count: int, width: int) -> nn.Parameter:
+    """Learned tokens that are put before each sequence; none are trained where there are none."""
+    return nn.Parameter(torch.randn(count, width) * 0.02, requires_grad=count > 0)
 
 
 def with_registers(
@@ -79,48 +84,3 @@ def with_registers(
     joined = joined.index_copy(0, register_slots, registers.to(x.dtype).repeat(tiles, 1))
     cu = cu_seqlens + count * torch.arange(tiles + 1, device=x.device, dtype=cu_seqlens.dtype)
     return joined, cu, slots
-
-
-class Predictor(nn.Module):
-    """Guesses the latents of target tokens from the context and from where the targets are.
-
-    The context attends to itself alone; each target set attends to it and to itself, so that
-    all sets cost one context (METHOD.md, section 6).
-    """
-
-    def __init__(self, config: ModelConfig):
-        super().__init__()
-        width = config.predictor_width
-        if config.has_geometry and config.has_image:
-            self.project: nn.Module = nn.Linear(config.width, width)
-        else:
-            self.project = mlp(config.width, 4 * width, width)
-        self.mask_token = nn.Parameter(torch.randn(width) * 0.02)
-        self.blocks = nn.ModuleList(
-            Block(width, config.predictor_heads, config.dropout)
-            for _ in range(config.predictor_depth)
-        )
-        self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, config.width)
-
-    def forward(
-        self,
-        context: Tensor,
-        context_position: Tensor,
-        target_position: Tensor,
-        cu_context: Tensor,
-        cu_targets: Tensor,
-        longest: tuple[int, int],
-    ) -> Tensor:
-        """(C, width) context, positions (C, width) and (P, width); returns (P, width)."""
-        seen = self.project(context) + self.project(context_position)
-        x = torch.cat([seen, self.mask_token + self.project(target_position)])
-
-        def attend(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> Tensor:
-            return shared_context_attention(
-                q, k, v, cu_context, cu_targets, *longest, dropout_p=dropout_p
-            )
-
-        for block in self.blocks:
-            x = block(x, attend)
-        return self.out(self.norm(x[len(context) :]))

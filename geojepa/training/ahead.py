@@ -1,8 +1,7 @@
-"""The next step's batch and masks, made while the device works on the present step."""
+"""The next batch and its masks, made while the device works on the present one."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from geojepa_kernels.masking import Masks, Sizes
@@ -12,14 +11,24 @@ from geojepa.model.batch import Batch
 
 
 @dataclass(frozen=True)
-class Step:
-    """What a training step needs, on the device; `sizes` are its masks' totals, on the host."""
+class Pass:
+    """What a forward and backward pass needs, on the device.
+
+    Attributes:
+        number: counted through the run.
+        batch: of tiles.
+        strategy: of its masks.
+        masks: the targets and the context.
+        sizes: the masks' totals, on the host.
+        shown: masks whose context is seen in place, None where it is that of `masks`.
+    """
 
     number: int
     batch: Batch
     strategy: str
     masks: Masks
     sizes: Sizes
+    shown: Masks | None
 
 
 class Arriving:
@@ -41,42 +50,35 @@ class Arriving:
         return self.numbers.tolist()
 
 
-def steps_ahead(
+def passes_ahead(
     numbers: Iterable[int],
     make: Callable[[int], Batch],
-    draw: Callable[[Batch, int], tuple[str, Masks]],
+    draw: Callable[[Batch, int], tuple[str, Masks, Masks | None]],
     device: torch.device,
-) -> Iterator[Step]:
-    """Each step in turn, made after the caller has enqueued the one before.
+) -> Iterator[Pass]:
+    """Each pass in turn, made after the caller has enqueued the one before.
 
-    On a GPU a step is copied and its masks are drawn on a stream of their own, beside the work of
-    the step before; the caller's stream waits for them, and the host for their totals alone.
+    On a GPU a batch is copied and its masks are drawn on a stream of their own, beside the work of
+    the pass before; the caller's stream waits for them, and the host for their totals alone.
 
     Args:
-        numbers: of the steps.
-        make: the batch of a step, on the CPU.
-        draw: the strategy and the masks of a batch on the device.
+        numbers: of the passes.
+        make: the batch of a pass, on the CPU.
+        draw: the strategy and the masks of a batch on the device, as `masks_of_step` gives them.
         device: of the training.
     """
     aside = torch.cuda.Stream(device) if device.type == "cuda" else None
     for number in numbers:
         batch = make(number)
         with torch.cuda.stream(aside):
-            batch = batch.to(device) if aside is None else _pinned(batch).to(device)
-            strategy, masks = draw(batch, number)
+            # pinned: the device copies from it while the host goes on
+            batch = (batch if aside is None else batch.map(Tensor.pin_memory)).to(device)
+            strategy, masks, shown = draw(batch, number)
             totals = Arriving(masks.sizes)
         if totals.event is not None:
             stream = torch.cuda.current_stream(device)
             stream.wait_event(totals.event)
-            for tensor in (*_tensors(batch).values(), *_tensors(masks).values()):
+            held = [*batch.tensors(), *vars(masks).values(), *vars(shown or masks).values()]
+            for tensor in filter(torch.is_tensor, held):
                 tensor.record_stream(stream)
-        yield Step(number, batch, strategy, masks, Sizes.of(totals.tolist()))
-
-
-def _tensors(holder: Batch | Masks) -> dict[str, Any]:
-    return {name: value for name, value in vars(holder).items() if torch.is_tensor(value)}
-
-
-def _pinned(batch: Batch) -> Batch:
-    """The batch in memory that a device copies from while the host goes on."""
-    return replace(batch, **{name: x.pin_memory() for name, x in _tensors(batch).items()})
+        yield Pass(number, batch, strategy, masks, Sizes.of(totals.tolist()), shown)

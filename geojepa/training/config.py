@@ -1,10 +1,10 @@
-"""Settings of a training run, and the presets."""
+"""Settings of a training run."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from geojepa.errors import GeoJEPAError
-from geojepa.model.config import ModelConfig
+from geojepa.model.config import LossConfig, ModelConfig
 
 
 @dataclass(frozen=True)
@@ -12,13 +12,33 @@ class MaskConfig:
     """Masking strategies: share of steps, target size and least context, all per mille."""
 
     random: tuple[int, int, int] = (250, 450, 100)
+    contiguous: tuple[int, int, int] = (0, 450, 100)
     area: tuple[int, int, int] = (750, 350, 150)
     modality: tuple[int, int, int] = (0, 450, 150)
     target_sets: int = 4
+    shows_targets: bool = False
+    """A fault of the released code: where targets leave too little context, it is filled up with
+    tokens that stay targets, instead of freeing them."""
+    is_unbalanced: bool = False
+    """A fault of the released code: strategies are gone through in turn, again and again, each
+    taken with its own share, so that the later ones get less than theirs."""
 
     def strategies(self) -> dict[str, tuple[int, int, int]]:
         """Strategy -> (share, size, least context), all per mille, in a fixed order."""
-        return {"random": self.random, "area": self.area, "modality": self.modality}
+        names = ("random", "contiguous", "area", "modality")
+        return {name: getattr(self, name) for name in names}
+
+    def shares(self) -> dict[str, int]:
+        """Strategy -> how often it is drawn, per mille of the steps, 1000 together."""
+        stated = {name: share for name, (share, _, _) in self.strategies().items()}
+        if not self.is_unbalanced:
+            return stated
+        left, taken = 1.0, {}
+        for name, share in stated.items():
+            taken[name] = left * share / 1000
+            left -= taken[name]
+        drawn = {name: round(part / (1 - left) * 1000) for name, part in taken.items()}
+        return drawn | {"area": drawn["area"] + 1000 - sum(drawn.values())}
 
 
 @dataclass(frozen=True)
@@ -28,60 +48,62 @@ class TrainConfig:
     preset: str = "small-gti"
     model: ModelConfig = field(default_factory=ModelConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     epochs: int = 30
     batch_tiles: int = 16
+    """Tiles a step, over all processes and passes."""
+    pass_tiles: int = 96
+    """About how many of them share a forward and backward pass, over all processes. Each pass has
+    a loss of its own; their gradients are averaged."""
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-6
     warm_up: float = 0.1
     """Share of the steps in which the learning rate rises."""
+    cooldown: float = 0.9
+    """Share of the steps in which it falls, by half a cosine; it is constant between."""
     weight_decay: tuple[float, float] = (0.04, 0.1)
+    """First and last step, linear between."""
     momentum: tuple[float, float] = (0.99, 0.999)
     """Of the teacher, first and last step, linear between."""
-    vicreg_weight: float = 0.002
-    beta: float = 1.0
+    averaged: str = "path"
+    """What of the teacher is a moving average: its whole path, or the encoder alone."""
     clip: float = 10.0
+    bfloat16: bool = False
+    """Autocast on a GPU; weights, optimiser and losses stay float32."""
     seed: int = 0
     fold: int = 0
     """Fold held out for testing; -1 trains on every tile."""
 
     def __post_init__(self) -> None:
-        limits = {"epochs": (1, 10**6), "seed": (0, 2**32 - 1), "fold": (-1, 4)}
+        limits = {
+            "epochs": (1, 10**6),
+            "seed": (0, 2**32 - 1),
+            "fold": (-1, 4),
+            "batch_tiles": (1, 10**6),
+            "pass_tiles": (1, 10**6),
+        }
         for name, (least, most) in limits.items():
             value = getattr(self, name)
             if not least <= value <= most:
                 raise GeoJEPAError(f"{name} {value}: give a whole number from {least} to {most}")
-
-
-_GTI_MASKS = MaskConfig(random=(200, 450, 100), area=(600, 350, 150), modality=(200, 450, 150))
-
-PRESETS = {
-    "small-t": TrainConfig("small-t", ModelConfig("t")),
-    "small-gt": TrainConfig("small-gt", ModelConfig("gt")),
-    "small-ti": TrainConfig("small-ti", ModelConfig("ti"), _GTI_MASKS),
-    "small-gti": TrainConfig("small-gti", ModelConfig("gti"), _GTI_MASKS),
-}
-
-
-def preset(name: str) -> TrainConfig:
-    """The preset of this name.
-
-    Raises:
-        GeoJEPAError: if there is none.
-    """
-    if name not in PRESETS:
-        raise GeoJEPAError(f"preset {name!r} does not exist; choose one of {', '.join(PRESETS)}")
-    return PRESETS[name]
+        if self.averaged not in ("path", "encoder"):
+            raise GeoJEPAError(f"averaged {self.averaged!r}: choose path or encoder")
+        if self.warm_up + self.cooldown > 1 + 1e-9:
+            raise GeoJEPAError("warm_up and cooldown together are over 1; lower one of the two")
+        if self.masks.modality[0] and len(self.model.token_modalities) < 2:
+            raise GeoJEPAError("modality masking needs a second modality; give it a share of 0")
 
 
 def config_from_dict(values: dict) -> TrainConfig:
-    """Inverse of `dataclasses.asdict`."""
+    """Inverse of `config_to_dict`."""
 
     def tuples(found: dict[str, Any]) -> dict[str, Any]:
         return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
 
     parts = {
-        "model": ModelConfig(**values["model"]),
+        "model": ModelConfig(**tuples(values["model"])),
         "masks": MaskConfig(**tuples(values["masks"])),
+        "loss": LossConfig(**values["loss"]),
     }
     return TrainConfig(**tuples(values) | parts)
 

@@ -1,6 +1,7 @@
 """metrics.jsonl, written without waiting for the device."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ class Log:
         if self.next is None:
             return
         row, names, numbers = self.next
-        self.last = row | dict(zip(names, numbers.tolist(), strict=True))
+        found = dict(zip(names, numbers.tolist(), strict=True))
+        # JSON has no NaN
+        self.last = row | {k: None if math.isnan(v) else v for k, v in found.items()}
         self.file.write(json.dumps(self.last) + "\n")
         self.next = None

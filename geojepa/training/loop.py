@@ -1,26 +1,25 @@
-"""Pretraining: one process, resumable to the same weights."""
+"""Pretraining: one process or several, resumable to the same weights."""
 
 import json
-import math
 import platform
 import time
-from functools import lru_cache
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from geojepa_kernels.masking import Masks, draw_masks, draw_strategy
 from tqdm import tqdm
 
 from geojepa.data.corpus import Corpus
 from geojepa.data.splits import Split, split, tile_keys
 from geojepa.errors import GeoJEPAError
 from geojepa.files import sha256
-from geojepa.model.batch import Batch, Batches
+from geojepa.model.batch import Batches
 from geojepa.model.embedding import embed_tiles
 from geojepa.model.jepa import GeoJEPA
 from geojepa.origin import code_state, version_of
-from geojepa.training.ahead import steps_ahead
+from geojepa.training.ahead import Pass, passes_ahead
 from geojepa.training.checkpoint import (
     load_checkpoint,
     read_config,
@@ -29,8 +28,18 @@ from geojepa.training.checkpoint import (
     save_tensors,
 )
 from geojepa.training.config import TrainConfig, config_to_dict
+from geojepa.training.gradients import add_gradients, together
 from geojepa.training.log import Log
+from geojepa.training.processes import Processes, Termination, processes
 from geojepa.training.rank import effective_rank
+from geojepa.training.sampling import (
+    masks_of_step,
+    passes_per_step,
+    rows_of_pass,
+    rows_of_step,
+    steps_per_epoch,
+)
+from geojepa.training.schedule import optimizer_of, set_schedules
 
 SAVE_SECONDS = 20.0
 
@@ -72,31 +81,27 @@ def pretrain(
             f"{corpus.name}: fold {config.fold} leaves no tile to train on; "
             "use a larger extract, or fold -1 to hold nothing out"
         )
-    place = torch.device(_device(device))
-    batches = Batches(corpus, config.model)
-    torch.manual_seed(config.seed)
-    model = GeoJEPA(config.model).to(place)
-    if is_new:
-        seen = sorted(tile_keys(corpus.tiles.iloc[rows]).tolist())
-        save_json(out / "seen.json", {"tiles": seen})
-        save_json(out / "config.json", facts)
-    _train(model, batches, rows, parts, out, config, place)
+    with processes(device) as here:
+        least = len(rows) // steps_per_epoch(len(rows), config)
+        if least // passes_per_step(len(rows), config) < here.world:
+            raise GeoJEPAError(
+                f"a pass has fewer tiles than there are processes ({here.world}); start fewer"
+            )
+        batches = Batches(corpus, config.model)
+        torch.manual_seed(config.seed)
+        model = GeoJEPA(config.model).to(here.device)
+        if is_new and here.is_first:
+            seen = sorted(tile_keys(corpus.tiles.iloc[rows]).tolist())
+            save_json(out / "seen.json", {"tiles": seen})
+            save_json(out / "config.json", facts)
+        watched = (parts.validation if parts and len(parts.validation) else rows)[:256]
+        _train(Run(out, config, model, batches, rows, watched, here))
     return out
 
 
 def training_split(corpus: Corpus, fold: int) -> Split | None:
     """The split that a fold number names; None for -1, which holds nothing out."""
     return None if fold < 0 else split(corpus.tiles, fold)
-
-
-def _device(device: str) -> str:
-    if device not in ("auto", "cpu", "cuda"):
-        raise GeoJEPAError(f"device {device}: choose auto, cpu or cuda")
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise GeoJEPAError("device cuda: no GPU is visible to torch; use --device cpu")
-    return device
 
 
 def _check_folder(out: Path, facts: dict) -> bool:
@@ -115,167 +120,138 @@ def _check_folder(out: Path, facts: dict) -> bool:
     return False
 
 
-def optimizer_of(model: GeoJEPA, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW; vectors (norms, biases, the mask token) do not decay."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "decays": True},
-        {"params": [p for p in trained if p.ndim <= 1], "decays": False},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95))
+@dataclass
+class Run:
+    """A run at work.
 
+    Attributes:
+        out: its folder.
+        config: its settings.
+        model: what is trained.
+        batches: makes its batches.
+        rows: of the training tiles.
+        watched: rows of the tiles that its quality is measured on.
+        processes: that train together.
+    """
 
-def set_schedules(optimizer: torch.optim.Optimizer, config: TrainConfig, progress: float) -> float:
-    """Set rate and decay for `progress` in [0, 1]; returns the teacher's momentum."""
-    if progress < config.warm_up:
-        rate = config.learning_rate * progress / config.warm_up
-    else:
-        cosine = (1 + math.cos(math.pi * (progress - config.warm_up) / (1 - config.warm_up))) / 2
-        rate = config.final_learning_rate + cosine * (
-            config.learning_rate - config.final_learning_rate
+    out: Path
+    config: TrainConfig
+    model: GeoJEPA
+    batches: Batches
+    rows: np.ndarray
+    watched: np.ndarray
+    processes: Processes
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps an epoch."""
+        return steps_per_epoch(len(self.rows), self.config)
+
+    @property
+    def passes_per_step(self) -> int:
+        """Forward and backward passes a step."""
+        return passes_per_step(len(self.rows), self.config)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.config.epochs * self.per_epoch
+
+    def passes(self, first: int) -> Iterator[Pass]:
+        """The forward and backward passes of this process, from step `first` on."""
+        config, here = self.config, self.processes
+        parts = self.passes_per_step
+        lengths = self.batches.lengths
+        return passes_ahead(
+            range(first * parts, self.steps * parts),
+            lambda n: self.batches(
+                rows_of_pass(self.rows, config, n, lengths, here.rank, here.world)
+            ),
+            lambda batch, n: masks_of_step(batch, config, n // parts),
+            here.device,
         )
-    decay = config.weight_decay[0] + progress * (config.weight_decay[1] - config.weight_decay[0])
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-        group["weight_decay"] = decay if group["decays"] else 0.0
-    return config.momentum[0] + progress * (config.momentum[1] - config.momentum[0])
+
+    def tokens(self, step: int) -> int:
+        """Tokens of a step, over all processes."""
+        return int(self.batches.lengths[rows_of_step(self.rows, self.config, step)].sum())
 
 
-def rows_of_step(rows: np.ndarray, config: TrainConfig, step: int) -> np.ndarray:
-    """The tiles of a step; each epoch is a new order that depends on seed and epoch alone."""
-    per_epoch = steps_per_epoch(len(rows), config)
-    epoch, place = divmod(step, per_epoch)
-    return rows[_batches_of_epoch(len(rows), per_epoch, config.seed, epoch)[place]]
-
-
-@lru_cache(maxsize=1)
-def _batches_of_epoch(tiles: int, batches: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """Positions of the tiles of each batch of an epoch."""
-    return np.array_split(np.random.default_rng((seed, epoch)).permutation(tiles), batches)
-
-
-def steps_per_epoch(tiles: int, config: TrainConfig) -> int:
-    """Batches an epoch, of nearly equal size."""
-    return max(1, round(tiles / config.batch_tiles))
-
-
-def masks_of_step(batch: Batch, config: TrainConfig, step: int) -> tuple[str, Masks]:
-    """The strategy of a step and its masks."""
-    strategies = config.masks.strategies()
-    name = draw_strategy(config.seed, step, {k: share for k, (share, _, _) in strategies.items()})
-    _, size, least = strategies[name]
-    masks = draw_masks(
-        batch.cu_seqlens,
-        batch.box,
-        batch.modality,
-        batch.tile_key,
-        batch.max_seqlen,
-        strategy=name,
-        seed=config.seed,
-        step=step,
-        size=size,
-        min_context=least,
-        target_sets=config.masks.target_sets,
-    )
-    return name, masks
-
-
-def _dropped_half(config: TrainConfig, step: int) -> str | None:
-    """Which half of the entities this step goes without: tags, geometry or none."""
-    if not config.model.has_geometry:
-        return None
-    draw = np.random.default_rng((config.seed, step, 1)).random(2)
-    if draw[0] >= config.model.modality_dropout:
-        return None
-    return "tags" if draw[1] < 0.5 else "geometry"
-
-
-def _train(
-    model: GeoJEPA,
-    batches: Batches,
-    rows: np.ndarray,
-    parts: Split | None,
-    out: Path,
-    config: TrainConfig,
-    device: torch.device,
-) -> None:
+def _train(run: Run) -> None:
+    config, model, here, out = run.config, run.model, run.processes, run.out
     optimizer = optimizer_of(model, config)
     first, seconds = 0, 0.0
     if (out / "checkpoint.safetensors").exists():
         first, seconds = load_checkpoint(out, model, optimizer)
-    log = Log(out / "metrics.jsonl", first)
-    per_epoch = steps_per_epoch(len(rows), config)
-    steps = config.epochs * per_epoch
-    watched = (parts.validation if parts and len(parts.validation) else rows)[:256]
+    forward = together(model, here)
+    log = Log(out / "metrics.jsonl", first) if here.is_first else None
     started = saved = time.monotonic()
     model.train()
-    ready = steps_ahead(
-        range(first, steps),
-        lambda step: batches(rows_of_step(rows, config, step)),
-        lambda batch, step: masks_of_step(batch, config, step),
-        device,
-    )
     bar = tqdm(
-        ready,
+        range(first, run.steps),
         desc=f"{config.preset} fold {config.fold} seed {config.seed}",
         initial=first,
-        total=steps,
-        disable=None,
+        total=run.steps,
+        disable=None if here.is_first else True,
     )
-    for ahead in bar:
-        step = ahead.number
-        momentum = set_schedules(optimizer, config, (step + 1) / steps)
-        torch.manual_seed((config.seed << 32) + step)
-        losses = model(
-            ahead.batch,
-            ahead.masks,
-            ahead.sizes,
-            vicreg_weight=config.vicreg_weight,
-            beta=config.beta,
-            drop=_dropped_half(config, step),
-        )
-        losses.total.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        model.update_teacher(momentum)
-        row = {
-            "step": step + 1,
-            "strategy": ahead.strategy,
-            "loss": losses.total,
-            "prediction": losses.prediction,
-            "regulariser": losses.regulariser,
-            "gradient_norm": norm,
-            "learning_rate": optimizer.param_groups[0]["lr"],
-            "momentum": momentum,
-            "tokens": len(ahead.batch.box),
-        }
-        epoch, rest = divmod(step + 1, per_epoch)
-        is_watched = rest == 0 and epoch % max(1, config.epochs // 10) == 0
-        if is_watched:
-            row["effective_rank"] = effective_rank(embed_tiles(model, batches, watched))
-            model.train()
-        log.write(row)
-        if is_watched:
-            log.flush()
-            if bar.disable:
-                print(f"step {step + 1} of {steps}, loss {log.last['loss']:.3f}", flush=True)
-        if log.last:
-            bar.set_postfix(loss=f"{log.last['loss']:.3f}", refresh=False)
-        now = time.monotonic()
-        if now - saved > SAVE_SECONDS:
-            log.flush()
-            save_checkpoint(out, model, optimizer, step + 1, seconds + now - started)
-            saved = now
-    log.close()
+    passes = run.passes(first)
+    with Termination() as termination:
+        for step in bar:
+            momentum = set_schedules(optimizer, config, (step + 1) / run.steps)
+            terms, strategy = add_gradients(forward, config, here, passes, run.passes_per_step)
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            model.update_teacher(momentum, config.averaged)
+            if log is None:
+                continue
+            row = {
+                "step": step + 1,
+                "strategy": strategy,
+                **terms,
+                "gradient_norm": norm,
+                "learning_rate": optimizer.param_groups[0]["lr"],
+                "momentum": momentum,
+                "tokens": run.tokens(step),
+            }
+            epoch, rest = divmod(step + 1, run.per_epoch)
+            is_watched = rest == 0 and epoch % max(1, config.epochs // 10) == 0
+            if is_watched:
+                row["effective_rank"] = effective_rank(embed_tiles(model, run.batches, run.watched))
+                model.train()
+            log.write(row)
+            if is_watched:
+                log.flush()
+                if bar.disable:
+                    print(
+                        f"step {step + 1} of {run.steps}, loss {log.last['loss']:.3f}", flush=True
+                    )
+            if log.last:
+                bar.set_postfix(loss=f"{log.last['loss']:.3f}", refresh=False)
+            now = time.monotonic()
+            if now - saved > SAVE_SECONDS or termination.came:
+                log.flush()
+                save_checkpoint(out, model, optimizer, step + 1, seconds + now - started)
+                saved = now
+            if termination.came and step + 1 < run.steps:
+                raise SystemExit(f"stopped after step {step + 1}; the same command goes on")
+    if log is not None:
+        log.close()
+        _finish(run, seconds + time.monotonic() - started)
+
+
+def _finish(run: Run, seconds: float) -> None:
+    """Write the weights and the facts of a run that has ended."""
+    out, device = run.out, run.processes.device
     facts = read_config(out) | {
-        "seconds": round(seconds + time.monotonic() - started, 1),
+        "seconds": round(seconds, 1),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
+        "processes": run.processes.world,
         "threads": torch.get_num_threads(),
-        "parameters": sum(p.numel() for p in model.teacher.parameters()),
+        "parameters": sum(p.numel() for p in run.model.teacher.parameters()),
         "versions": {name: version_of(name) for name in ("torch", "geojepa")},
         **code_state(Path(__file__).parent),
     }
-    save_tensors(out / "model.safetensors", dict(model.state_dict()), {"preset": config.preset})
+    weights = dict(run.model.state_dict())
+    save_tensors(out / "model.safetensors", weights, {"preset": run.config.preset})
     save_json(out / "config.json", facts | {"weights_sha256": sha256(out / "model.safetensors")})
     (out / "checkpoint.safetensors").unlink(missing_ok=True)
