@@ -178,10 +178,10 @@ def test_dropout_drops_the_pairs_of_the_rule(impl):
 
 def test_dropout_is_fair():
     """Each row and column of pairs drops its share, and neighbours are independent."""
-    from geojepa_kernels.attention.dropout import keep_pairs
+    from geojepa_kernels.attention.dropout import keep_pairs, row_words
 
-    rows = torch.arange(1000)
-    kept = keep_pairs(torch.tensor([9 << 40 | 7]), rows, rows, 2, threshold_of(0.1)).double()
+    words = [[row_words(torch.tensor([9 << 40 | 7]), 1000, 2, side)] for side in (0, 1)]
+    kept = keep_pairs(*words, threshold_of(0.1))[0].double()
     sigma = math.sqrt(0.09 / 1000)
     assert abs(kept.mean() - 0.9) < 5 * sigma / math.sqrt(2000)
     for axis in (1, 2):

@@ -6,6 +6,8 @@ kept where the result is at least the threshold. That is ten integer operations 
 Philox word for each pair would cost more than the attention itself.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -29,16 +31,44 @@ def draw_seed(device: torch.device, dropout_p: float) -> Tensor:
     return torch.randint(1 << 62, (1,), dtype=torch.int64, device=device)
 
 
-def keep_pairs(seed: Tensor, queries: Tensor, keys: Tensor, heads: int, threshold: int) -> Tensor:
-    """Which pairs are kept, (heads, queries, keys) bool; rows (queries,) and (keys,) int64."""
+def row_words(seed: Tensor, rows: int, heads: int, side: int) -> Tensor:
+    """The word of each head and row, (heads, rows) int32; side 0 for queries, 1 for keys."""
     key = int(seed) & WORD, (int(seed) >> 32) & WORD
-    head = torch.arange(heads, device=queries.device)[:, None]
+    head = torch.arange(heads, device=seed.device)[:, None]
+    at, which = torch.broadcast_tensors(torch.arange(rows, device=seed.device), head)
+    return philox((at, which, torch.full_like(at, side), torch.zeros_like(at)), key)[0].int()
 
-    def words(rows: Tensor, side: int) -> Tensor:
-        at, which = torch.broadcast_tensors(rows, head)
-        return philox((at, which, torch.full_like(at, side), torch.zeros_like(at)), key)[0]
 
-    word = words(queries, 0)[:, :, None] ^ words(keys, 1)[:, None, :]
-    for shift, factor in FINALISER:
-        word = ((word ^ (word >> shift)) * factor) & WORD
-    return (word ^ (word >> LAST_SHIFT)) >= threshold
+def keep_pairs(queries: list[Tensor], keys: list[Tensor], threshold: int) -> list[Tensor]:
+    """Which pairs of each sequence are kept.
+
+    All sequences are stirred together: on a CPU, a call for each costs more than its arithmetic.
+
+    Args:
+        queries: words of each sequence's queries, (heads, queries) int32.
+        keys: of its keys, (heads, keys) int32.
+        threshold: see `threshold_of`.
+
+    Returns:
+        (heads, queries, keys) bool for each sequence.
+    """
+    shapes = [(*q.shape, k.shape[1]) for q, k in zip(queries, keys, strict=True)]
+    sizes = [math.prod(shape) for shape in shapes]
+    # int32 products wrap as unsigned ones do; its shifts copy the sign, which the masks remove
+    word = queries[0].new_empty(sum(sizes))
+    for part, shape, q, k in zip(word.split(sizes), shapes, queries, keys, strict=True):
+        torch.bitwise_xor(q[:, :, None], k[:, None, :], out=part.view(shape))
+    moved = torch.empty_like(word)
+    for shift, factor in (*FINALISER, (LAST_SHIFT, 1)):
+        torch.bitwise_right_shift(word, shift, out=moved)
+        word ^= moved.bitwise_and_(WORD >> shift)
+        if factor != 1:
+            word *= _signed(factor)
+    # the order of unsigned words is that of signed ones with the first bit turned
+    kept = (word ^ _signed(1 << 31)) >= threshold - (1 << 31)
+    return [part.view(shape) for part, shape in zip(kept.split(sizes), shapes, strict=True)]
+
+
+def _signed(word: int) -> int:
+    """The int32 with the bits of an unsigned word."""
+    return word - (1 << 32) if word >> 31 else word

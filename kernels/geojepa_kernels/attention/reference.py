@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from geojepa_kernels.attention.dropout import keep_pairs, threshold_of
+from geojepa_kernels.attention.dropout import keep_pairs, row_words, threshold_of
 
 # Above so many scores a head, the blocked CPU kernel beats a stored score matrix (see README.md).
 BLOCKED_SCORES = 256 * 256
@@ -22,7 +22,8 @@ def attend(
         return scaled_dot_product_attention(q[None], k[None], v[None], scale=scale)[0]
     weights = torch.softmax(q * scale @ k.transpose(1, 2), dim=-1)
     if kept is not None:
-        weights = torch.where(kept, weights / (1 - dropout_p), 0)
+        weights = weights * kept
+        v = v / (1 - dropout_p)
     return weights @ v
 
 
@@ -42,10 +43,9 @@ def attention_reference(
         return q.clone()
     kept: list[Tensor] | list[None] = [None] * len(queries)
     if dropout_p:
-        rows = (torch.arange(len(x), device=x.device) for x in (q, k))
-        pairs = zip(*(x.split(n) for x, n in zip(rows, (queries, keys), strict=True)), strict=True)
-        threshold = threshold_of(dropout_p)
-        kept = [keep_pairs(seed, *pair, q.shape[1], threshold) for pair in pairs]
+        asking = row_words(seed, len(q), q.shape[1], 0).split(queries, dim=1)
+        asked = row_words(seed, len(k), q.shape[1], 1).split(keys, dim=1)
+        kept = keep_pairs(list(asking), list(asked), threshold_of(dropout_p))
     by_sequence = zip(
         q.transpose(0, 1).split(queries, dim=1),
         k.transpose(0, 1).split(keys, dim=1),

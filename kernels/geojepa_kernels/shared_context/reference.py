@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from geojepa_kernels.attention.dropout import keep_pairs, threshold_of
+from geojepa_kernels.attention.dropout import keep_pairs, row_words, threshold_of
 from geojepa_kernels.attention.reference import attend
 
 
@@ -22,15 +22,20 @@ def shared_context_reference(
     if not contexts:
         return q.clone()
     tiles, sets, heads = len(contexts), len(targets) // len(contexts), q.shape[1]
-    rows = torch.arange(len(q), device=q.device).split(contexts + targets)
-    q, k, v = (x.transpose(0, 1).split(contexts + targets, 1) for x in (q, k, v))
-    outputs = []
-    for own in range(len(q)):
-        seen = [own] if own < tiles else [(own - tiles) // sets, own]
-        kept = None
-        if dropout_p:
-            others = torch.cat([rows[run] for run in seen])
-            kept = keep_pairs(seed, rows[own], others, heads, threshold_of(dropout_p))
-        keys, values = (torch.cat([x[run] for run in seen], dim=1) for x in (k, v))
-        outputs.append(attend(q[own], keys, values, scale, kept, dropout_p))
+    runs = contexts + targets
+    seen = [(own,) if own < tiles else ((own - tiles) // sets, own) for own in range(len(runs))]
+
+    def of_seen(rows: Tensor) -> list[Tensor]:
+        """What each run sees of rows (heads, tokens, ...)."""
+        parts = rows.split(runs, dim=1)
+        return [torch.cat([parts[run] for run in those], dim=1) for those in seen]
+
+    kept: list[Tensor] | list[None] = [None] * len(runs)
+    if dropout_p:
+        asking = row_words(seed, len(q), heads, 0).split(runs, dim=1)
+        asked = of_seen(row_words(seed, len(k), heads, 1))
+        kept = keep_pairs(list(asking), asked, threshold_of(dropout_p))
+    own = q.transpose(0, 1).split(runs, dim=1)
+    every = zip(own, of_seen(k.transpose(0, 1)), of_seen(v.transpose(0, 1)), kept, strict=True)
+    outputs = [attend(*qkv, scale, pairs, dropout_p) for *qkv, pairs in every]
     return torch.cat(outputs, dim=1).transpose(0, 1)
