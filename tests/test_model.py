@@ -106,7 +106,7 @@ def test_predictor_sees_no_content_of_targets(tiny_corpus):
     masks = masks_for(batch)
     hidden = (masks.targets != 0)[batch.entity_slot]
     guesses = []
-    model.predictor.register_forward_hook(lambda _m, _i, out: guesses.append(out))
+    model.predictor.register_forward_hook(lambda _m, _i, out: guesses.append(out[0]))
     model(batch, masks, loss=LossConfig(vicreg_weight=0.0))
     changed = torch.where(hidden[:, None], batch.geometry + 1, batch.geometry)
     batch.geometry = changed

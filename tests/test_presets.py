@@ -91,7 +91,7 @@ def test_full_context_is_one_plain_pass_for_each_target_set():
     cu_context = torch.tensor([0, 3, 4, 8], dtype=torch.int32)
     cu_targets = torch.tensor([0, 2, 2, 3, 6, 6, 8], dtype=torch.int32)
     context, position, target = torch.randn(8, 24), torch.randn(8, 24), torch.randn(8, 24)
-    got = predictor(context, position, target, cu_context, cu_targets, (4, 3))
+    got, _ = predictor(context, position, target, cu_context, cu_targets, (4, 3))
     seen = predictor.project(context) + predictor.project(position)
     mask = predictor.mask_token + predictor.project(target)
     expected, c, p = [], 0, 0

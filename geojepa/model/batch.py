@@ -13,6 +13,7 @@ from geojepa.data.corpus import Corpus
 from geojepa.model.config import ModelConfig
 from geojepa.model.feature_cache import geometry_features
 from geojepa.model.modalities import modality_classes
+from geojepa.model.numbers import entity_numbers, tag_numbers
 from geojepa.model.tags import TagTable
 
 ENTITY = 0
@@ -30,6 +31,7 @@ class Batch:
         entity_slot: (N,) int64, the token of each entity.
         cu_tags: (N + 1,) int64 and tag_rows: (K,) int64, rows of the tag table.
         geometry: (N, GEOMETRY_DIM) float32, or (N, 0).
+        numbers: (N, NUMBERS_DIM) float32, or (N, 0); see `entity_numbers`.
         slots: the tokens of each other modality, by its name: (n,) int64.
         values: what its content is made of, by its name: (n, F) float32.
         tile_key: (T,) int64, what the mask generator knows a tile by.
@@ -43,6 +45,7 @@ class Batch:
     cu_tags: Tensor
     tag_rows: Tensor
     geometry: Tensor
+    numbers: Tensor
     slots: dict[str, Tensor]
     values: dict[str, Tensor]
     tile_key: Tensor
@@ -85,6 +88,7 @@ class Batches:
         self.config = config
         self.tag_row = TagTable.load().lookup(corpus.vocabulary)
         self.geometry = geometry_features(corpus) if config.has_geometry else None
+        self.numbers = tag_numbers(corpus.vocabulary) if config.numbers else None
         self.sources = {one.name: one.source(corpus, config) for one in modality_classes(config)}
 
     @cached_property
@@ -116,6 +120,9 @@ class Batches:
         geometry = np.empty((len(entity_slot), 0), dtype=np.float32)
         if self.geometry is not None:
             geometry = self.geometry[data.entity]
+        numbers = np.empty((len(entity_slot), 0), dtype=np.float32)
+        if self.numbers is not None:
+            numbers = entity_numbers(*self.numbers, data.tag_ids, data.cu_tags)
         return Batch(
             cu_seqlens=torch.from_numpy(cu.astype(np.int32)),
             max_seqlen=int(np.diff(cu).max(initial=0)),
@@ -125,6 +132,7 @@ class Batches:
             cu_tags=torch.from_numpy(cu_tags),
             tag_rows=torch.from_numpy(table_row[known].astype(np.int64)),
             geometry=torch.from_numpy(geometry),
+            numbers=torch.from_numpy(numbers),
             slots=slots,
             values=values,
             tile_key=torch.from_numpy(np.array(rows, dtype=np.int64)),

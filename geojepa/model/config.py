@@ -5,6 +5,14 @@ from dataclasses import dataclass
 from geojepa.errors import GeoJEPAError
 
 MODALITIES = ("t", "gt", "ti", "gti")
+POOLED = ("none", "vicreg", "sigreg")
+
+
+def _check(config: object, **choices: tuple) -> None:
+    for name, known in choices.items():
+        if getattr(config, name) not in known:
+            listed = ", ".join(map(str, known))
+            raise GeoJEPAError(f"{name} {getattr(config, name)!r} is none of {listed}; choose one")
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,14 @@ class ModelConfig:
     predictor_context: str = "shared"
     """shared: the context attends to itself alone, and all target sets to it; full: a pass of its
     own for each target set, in which all tokens attend to all, as the paper does."""
+    encodings: tuple[str, ...] = ("position", "modality")
+    """What a token is told of where and what it is."""
+    numbers: bool = False
+    """Whether speeds, lanes, heights, levels and widths are read as numbers beside their text."""
+    targets: str = "teacher"
+    """What is predicted: the teacher's latents, or a random, frozen tokeniser's content."""
+    target_depths: int = 1
+    """Depths of the teacher whose latents are predicted, evenly spaced, its output the last."""
     dropout: float = 0.0
     image_size: int = 112
     """Pixels that an image's side is averaged to; patches have 16."""
@@ -34,17 +50,14 @@ class ModelConfig:
     position_noise: float = 5e-4
 
     def __post_init__(self) -> None:
-        choices = {
-            "modalities": MODALITIES,
-            "predictor_context": ("shared", "full"),
-            "image_size": (112, 224),
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                listed = ", ".join(map(str, known))
-                raise GeoJEPAError(
-                    f"{name} {getattr(self, name)!r} is none of {listed}; choose one"
-                )
+        _check(
+            self,
+            modalities=MODALITIES,
+            predictor_context=("shared", "full"),
+            image_size=(112, 224),
+            targets=("teacher", "random"),
+            target_depths=tuple(range(1, self.depth + 1)),
+        )
         if self.width % self.heads or self.predictor_width % self.predictor_heads:
             raise GeoJEPAError("a width is not a multiple of its heads; change one of the two")
 
@@ -82,10 +95,12 @@ class LossConfig:
     """Where smooth L1 turns from square to absolute."""
     vicreg_weight: float = 0.002
     """Of the variance and covariance terms of predictions and context."""
+    context_weight: float = 0.0
+    """Of the error on context tokens, which the predictor then guesses too; needs its shared
+    context."""
+    pooled: str = "none"
+    """Regulariser of the mean of a tile's context: none, "vicreg" or "sigreg"."""
+    pooled_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.mean not in ("modality", "token") or self.sets not in ("mean", "sum"):
-            raise GeoJEPAError(
-                f"loss with mean {self.mean!r} and sets {self.sets!r}: "
-                "choose modality or token, and mean or sum"
-            )
+        _check(self, mean=("modality", "token"), sets=("mean", "sum"), pooled=POOLED)

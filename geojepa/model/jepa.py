@@ -8,9 +8,16 @@ from geojepa_kernels.masking import Masks, Sizes, compact
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from geojepa.errors import GeoJEPAError
 from geojepa.model.batch import Batch
 from geojepa.model.config import LossConfig, ModelConfig
-from geojepa.model.losses import errors_by_set, over_sets, prediction_loss, variance_covariance
+from geojepa.model.losses import (
+    errors_by_set,
+    over_sets,
+    prediction_loss,
+    sketched_gaussianity,
+    variance_covariance,
+)
 from geojepa.model.predictor import Predictor
 from geojepa.model.tokenizer import Position, Tokenizer
 from geojepa.model.transformer import Encoder
@@ -22,7 +29,7 @@ class Network(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.tokenizer = Tokenizer(config)
-        self.position = Position(config.width, config.dropout, len(config.token_modalities))
+        self.position = Position(config)
         self.encoder = Encoder(config)
 
     def forward(self, batch: Batch) -> Tensor:
@@ -31,9 +38,14 @@ class Network(nn.Module):
 
     def depths(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Content tokens before the encoder, and latents after it, (S, width) each."""
+        content, latents = self.latents(batch, 1)
+        return content, latents[0]
+
+    def latents(self, batch: Batch, count: int) -> tuple[Tensor, list[Tensor]]:
+        """Content tokens, and latents at `count` depths of the encoder, (S, width) each."""
         content = self.tokenizer(batch)
-        position = self.position(batch.box, batch.modality)
-        return content, self.encoder(content + position, batch.cu_seqlens, batch.max_seqlen)
+        x = content + self.position(batch.box, batch.modality)
+        return content, self.encoder.depths(x, batch.cu_seqlens, batch.max_seqlen, count)
 
 
 @dataclass
@@ -58,12 +70,25 @@ class GeoJEPA(nn.Module):
         self.student.apply(_initialise)
         self.predictor.apply(_initialise)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
+        if config.targets == "random":
+            self.random = copy.deepcopy(self.student.tokenizer).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "GeoJEPA":
         """Student and predictor train; the teacher never drops."""
         super().train(mode)
         self.teacher.eval()
+        if self.config.targets == "random":
+            self.random.eval()
         return self
+
+    @torch.no_grad()
+    def targets(self, batch: Batch) -> Tensor:
+        """(S, depths * width) what is predicted of every token, each depth layer-normed."""
+        if self.config.targets == "random":
+            depths = [self.random(batch)] * self.config.target_depths
+        else:
+            depths = self.teacher.latents(batch, self.config.target_depths)[1]
+        return torch.cat([F.layer_norm(x, x.shape[-1:]) for x in depths], dim=1)
 
     def forward(
         self,
@@ -89,9 +114,8 @@ class GeoJEPA(nn.Module):
         sizes = packed.sizes
         seen = packed if shown is None else compact(shown, batch.cu_seqlens)
         longest = seen.sizes.longest_context, sizes.longest_targets
-        with torch.no_grad():
-            latents = packed.targets(self.teacher(batch))
-            targets = F.layer_norm(latents, latents.shape[-1:])
+        wanted = self.targets(batch)
+        targets = packed.targets(wanted)
 
         content = self.student.tokenizer(batch, drop)
         box = batch.box
@@ -103,7 +127,7 @@ class GeoJEPA(nn.Module):
             seen.context(content) + context_position, seen.cu_context, longest[0]
         )
 
-        predicted = self.predictor(
+        predicted, guesses = self.predictor(
             context,
             context_position,
             packed.targets(position),
@@ -125,8 +149,24 @@ class GeoJEPA(nn.Module):
         prediction = prediction_loss(total, count, loss.mean, loss.sets)
         spread = torch.stack([variance_covariance(x) for x in packed.by_set(predicted)])
         regulariser = over_sets(spread, count.sum(dim=1), loss.sets) + variance_covariance(context)
+        total_loss = prediction + loss.vicreg_weight * regulariser
+        if loss.context_weight:
+            if guesses is None:
+                raise GeoJEPAError("context_weight needs predictor_context shared; choose it")
+            guessed = self.predictor.read(guesses)
+            kind = seen.context(batch.modality)
+            apart = errors_by_set(
+                guessed, seen.context(wanted), kind.long() * 0, kind, 1, kinds, loss.beta
+            )
+            total_loss = total_loss + loss.context_weight * prediction_loss(
+                *apart, loss.mean, "mean"
+            )
+        if loss.pooled != "none":
+            pooled = torch.segment_reduce(context, "mean", lengths=seen.cu_context.diff().long())
+            term = variance_covariance if loss.pooled == "vicreg" else sketched_gaussianity
+            total_loss = total_loss + loss.pooled_weight * term(pooled)
         return Losses(
-            total=prediction + loss.vicreg_weight * regulariser,
+            total=total_loss,
             prediction=prediction,
             regulariser=regulariser,
             by_modality=(total.sum(dim=0) / count.sum(dim=0)).detach(),

@@ -32,7 +32,7 @@ class Predictor(nn.Module):
             for _ in range(config.predictor_depth)
         )
         self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, config.width)
+        self.out = nn.Linear(width, config.target_depths * config.width)
         self.passes = self._full if config.predictor_context == "full" else self._shared
 
     def forward(
@@ -43,12 +43,29 @@ class Predictor(nn.Module):
         cu_context: Tensor,
         cu_targets: Tensor,
         longest: tuple[int, int],
-    ) -> Tensor:
-        """(C, width) context, positions (C, width) and (P, width); returns (P, width)."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """Guess the latents of the targets, and of the context where it is shared.
+
+        Args:
+            context: (C, width) latents.
+            context_position: (C, width).
+            target_position: (P, width).
+            cu_context: (T + 1,) int32.
+            cu_targets: (T * M + 1,) int32, the target sets by tile.
+            longest: tokens of the longest context and of the longest target set.
+
+        Returns:
+            Guesses of the targets (P, depths * width); the tokens that guesses of the context are
+            made of by `read`, (C, predictor width), or None with a full context.
+        """
         seen = self.project(context) + self.project(context_position)
         wanted = self.mask_token + self.project(target_position)
-        guessed = self.passes(seen, wanted, cu_context, cu_targets, longest)
-        return self.out(self.norm(guessed))
+        apart, guessed = self.passes(seen, wanted, cu_context, cu_targets, longest)
+        return self.read(guessed), apart
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """(n, predictor width) tokens to (n, depths * width) latents."""
+        return self.out(self.norm(tokens))
 
     def _shared(
         self,
@@ -57,8 +74,8 @@ class Predictor(nn.Module):
         cu_context: Tensor,
         cu_targets: Tensor,
         longest: tuple[int, int],
-    ) -> Tensor:
-        seen, cu_seen, _ = with_registers(seen, self.registers, cu_context)
+    ) -> tuple[Tensor, Tensor]:
+        seen, cu_seen, slots = with_registers(seen, self.registers, cu_context)
         longest_seen = longest[0] + len(self.registers)
 
         def attend(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> Tensor:
@@ -69,7 +86,8 @@ class Predictor(nn.Module):
         x = torch.cat([seen, wanted])
         for block in self.blocks:
             x = block(x, attend)
-        return x[len(seen) :]
+        context = x[: len(seen)]
+        return context if slots is None else context.index_select(0, slots), x[len(seen) :]
 
     def _full(
         self,
@@ -78,7 +96,7 @@ class Predictor(nn.Module):
         cu_context: Tensor,
         cu_targets: Tensor,
         longest: tuple[int, int],
-    ) -> Tensor:
+    ) -> tuple[None, Tensor]:
         rows, cu, slots = sequences(cu_context, cu_targets, len(seen), len(wanted))
         x = torch.cat([seen, wanted]).index_select(0, rows)
         x, cu, moved = with_registers(x, self.registers, cu)
@@ -89,7 +107,7 @@ class Predictor(nn.Module):
 
         for block in self.blocks:
             x = block(x, attend)
-        return x.index_select(0, slots if moved is None else moved.index_select(0, slots))
+        return None, x.index_select(0, slots if moved is None else moved.index_select(0, slots))
 
 
 def sequences(

@@ -10,6 +10,7 @@ from geojepa.model.batch import Batch
 from geojepa.model.config import ModelConfig
 from geojepa.model.geometry import GEOMETRY_DIM
 from geojepa.model.modalities import modality_classes
+from geojepa.model.numbers import NUMBERS_DIM
 from geojepa.model.tags import TagTable
 
 
@@ -39,6 +40,8 @@ class Tokenizer(nn.Module):
         if config.has_geometry:
             self.geometry = nn.Sequential(nn.Linear(GEOMETRY_DIM, width), nn.LayerNorm(width))
             self.fusion = mlp(2 * width, 2 * width, width)
+        if config.numbers:
+            self.numbers = nn.Linear(NUMBERS_DIM, width)
         self.others = nn.ModuleDict({one.name: one(config) for one in modality_classes(config)})
 
     def forward(self, batch: Batch, drop: str | None = None) -> Tensor:
@@ -62,6 +65,8 @@ class Tokenizer(nn.Module):
         )
         tags = self.tags(F.layer_norm(total, total.shape[-1:]))
         tags = tags * (batch.cu_tags.diff() > 0)[:, None]
+        if self.config.numbers:
+            tags = tags + self.numbers(batch.numbers)
         if not self.config.has_geometry:
             return tags
         geometry = self.geometry(batch.geometry)
@@ -78,12 +83,16 @@ def _put(content: Tensor, slot: Tensor, tokens: Tensor) -> Tensor:
 class Position(nn.Module):
     """Where a token is (its box) and of which modality: one vector, added to its content."""
 
-    def __init__(self, width: int, dropout: float, modalities: int):
+    def __init__(self, config: ModelConfig):
         super().__init__()
-        self.box = mlp(8, 4 * width, width, dropout=dropout)
-        self.modality = nn.Embedding(modalities, width)
+        width = config.width
+        self.encodings = config.encodings
+        self.box = mlp(8, 4 * width, width, dropout=config.dropout)
+        self.modality = nn.Embedding(len(config.token_modalities), width)
         self.join = mlp(2 * width, 2 * width, width)
 
     def forward(self, box: Tensor, modality: Tensor) -> Tensor:
         """(S, 8) and (S,) to (S, width)."""
-        return self.join(torch.cat([self.box(box), self.modality(modality.int())], dim=1))
+        told = {"position": self.box(box), "modality": self.modality(modality.int())}
+        parts = [x * (name in self.encodings) for name, x in told.items()]
+        return self.join(torch.cat(parts, dim=1))

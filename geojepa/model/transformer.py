@@ -47,15 +47,23 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
         """(S, width) packed tokens, (T + 1,) int32 offsets, longest tile; returns (S, width)."""
+        return self.depths(x, cu_seqlens, max_seqlen, 1)[0]
+
+    def depths(self, x: Tensor, cu_seqlens: Tensor, max_seqlen: int, count: int) -> list[Tensor]:
+        """As `forward`, after `count` evenly spaced blocks, the last one and the norm the last."""
         x, cu, slots = with_registers(x, self.registers, cu_seqlens)
         longest = max_seqlen + len(self.registers)
 
         def attend(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> Tensor:
             return attention(q, k, v, cu, cu, longest, longest, dropout_p=dropout_p)
 
-        for block in self.blocks:
+        kept = {len(self.blocks) * part // count for part in range(1, count + 1)}
+        found = []
+        for number, block in enumerate(self.blocks, 1):
             x = block(x, attend)
-        return self.norm(x if slots is None else x.index_select(0, slots))
+            if number in kept:
+                found.append(x if slots is None else x.index_select(0, slots))
+        return [*found[:-1], self.norm(found[-1])]
 
 
 def registers_of(count: int, width: int) -> nn.Parameter:
