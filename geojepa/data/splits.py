@@ -20,7 +20,7 @@ class Split:
     """Row numbers of a corpus by part; a tile is in one part at most.
 
     Attributes:
-        name: "fold 0 of 5" or "place malta"; `split_named` makes the split again from it.
+        name: "fold 0 of 5", "place malta" or "screen 0 of 5"; `split_named` makes it again.
         train, validation, test: sorted row numbers, int64.
         left_out: rows dropped because they lie within one tile of another part.
         hash: identifies the tiles of each part, whatever the order of rows.
@@ -139,6 +139,22 @@ def split_by_place(tiles: geopandas.GeoDataFrame, place: str, n: int = FOLDS) ->
     return _buffered(tiles, f"place {city}", (of >= 0) & ~away, (of == 0) & away, of >= 0)
 
 
+def screen(tiles: geopandas.GeoDataFrame, fold: int, n: int = FOLDS) -> Split:
+    """Test on the validation tiles of a fold, for choices between its runs; leave its own out.
+
+    What is chosen on this split has seen no test tile of `split(tiles, fold, n)`.
+
+    Raises:
+        GeoJEPAError: as `split`.
+    """
+    held = split(tiles, fold, n)
+    of = folds(tiles, n)
+    is_test = np.zeros(len(tiles), bool)
+    is_test[held.validation] = True
+    is_dealt = (of >= 0) & (of != fold) & (of != (fold + 1) % n)
+    return _buffered(tiles, f"screen {fold} of {n}", is_test, of == (fold + 2) % n, is_dealt)
+
+
 def split_named(tiles: geopandas.GeoDataFrame, name: str) -> Split:
     """Make the split again whose `Split.name` was recorded.
 
@@ -148,6 +164,8 @@ def split_named(tiles: geopandas.GeoDataFrame, name: str) -> Split:
     match name.split():
         case ["fold", fold, "of", n] if fold.isdigit() and n.isdigit():
             return split(tiles, int(fold), int(n))
+        case ["screen", fold, "of", n] if fold.isdigit() and n.isdigit():
+            return screen(tiles, int(fold), int(n))
         case ["place", *place] if place:
             return split_by_place(tiles, " ".join(place))
     raise GeoJEPAError(f"split '{name}': write 'fold 0 of {FOLDS}' or 'place NAME'")

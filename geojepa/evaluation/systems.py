@@ -74,7 +74,7 @@ class Pretrained:
     probes = None
     per_split = True
 
-    def __init__(self, corpus: Corpus, runs: Sequence[Path]) -> None:
+    def __init__(self, corpus: Corpus, runs: Sequence[Path], name: str = "") -> None:
         facts = [read_config(run) for run in runs]
         self.runs = {
             (one["split"]["name"], one["train"]["seed"]): run
@@ -88,7 +88,7 @@ class Pretrained:
             )
         self.splits = list(dict.fromkeys(name for name, _ in self.runs))
         self.seeds = tuple(sorted({seed for _, seed in self.runs}))
-        self.name = f"GeoJEPA ({facts[0]['train']['preset']})"
+        self.name = name or f"GeoJEPA ({facts[0]['train']['preset']})"
         model, config, _ = load_run(runs[0])
         self.config = config.model
         self.modalities = config.model.modalities.upper()

@@ -5,6 +5,7 @@
 | `small-*` | our method for a laptop: a small city in a minute or so |
 | `paper-*` | the published method with its final settings (METHOD.md, section 4) |
 | `study-*` | the published method and its ratios at a size that a CPU trains |
+| `ours-*` | the recipe that the ablations start from, at the size of `study-*` |
 | `smoke-*` | the published method at a size for tests: its results mean nothing |
 """
 
@@ -106,9 +107,24 @@ def _smoke(modalities: str) -> TrainConfig:
     )
 
 
+def _ours(modalities: str) -> TrainConfig:
+    study = _study(modalities)
+    return replace(
+        study,
+        preset=f"ours-{modalities}",
+        model=replace(study.model, predictor_context="shared", registers=2),
+        masks=_MIXED if "i" in modalities else MaskConfig(),
+        loss=LossConfig(vicreg_weight=0.02),
+        cooldown=0.2,
+        weight_decay=(0.04, 0.04),
+        momentum=(0.998, 0.998),
+        averaged="path",
+    )
+
+
 PRESETS = {
     config.preset: config
-    for family in (_small, _paper, _study, _smoke)
+    for family in (_small, _paper, _study, _smoke, _ours)
     for config in map(family, MODALITIES)
 }
 

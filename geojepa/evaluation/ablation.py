@@ -1,0 +1,129 @@
+"""The ablation study: one part of a recipe changed at a time, compared on validation alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from geojepa.data.corpus import Corpus
+from geojepa.data.splits import screen
+from geojepa.errors import GeoJEPAError
+from geojepa.evaluation.baselines import baselines
+from geojepa.evaluation.benchmark import benchmark
+from geojepa.evaluation.results import Results
+from geojepa.evaluation.systems import Pretrained, Untrained
+from geojepa.training.config import TrainConfig
+from geojepa.training.loop import pretrain
+
+Changes = Mapping[str, Any]
+
+# the tasks of the headline
+TASKS = ("traffic_signals", "max_speed", "bridge", "car_bridge")
+PROBE = "LIN"
+
+
+def _alone(strategy: str) -> Changes:
+    """One masking strategy in every step, at its own size."""
+    names = ("random", "contiguous", "area", "modality")
+    sizes = {"area": (350, 150), "modality": (450, 150)}
+    return {
+        f"masks.{name}": (1000 * (name == strategy), *sizes.get(name, (450, 100))) for name in names
+    }
+
+
+FACTORS: dict[str, Changes] = {
+    "recipe": {},
+    "loss: mean over tokens": {"loss.mean": "token"},
+    "loss: no variance-covariance": {"loss.vicreg_weight": 0.0},
+    "loss: pooled variance-covariance": {"loss.pooled": "vicreg", "loss.pooled_weight": 0.02},
+    "loss: pooled SIGReg": {"loss.pooled": "sigreg", "loss.pooled_weight": 0.02},
+    "loss: on context too": {"loss.context_weight": 0.5},
+    "teacher: encoder alone averaged": {"averaged": "encoder"},
+    "teacher: momentum and rate ramped": {
+        "momentum": (0.99, 0.99999),
+        "cooldown": 0.9,
+        "weight_decay": (0.04, 0.4),
+    },
+    "targets: two depths": {"model.target_depths": 2},
+    "targets: random projection": {"model.targets": "random"},
+    "predictor: full context": {"model.predictor_context": "full"},
+    "masks: random alone": _alone("random"),
+    "masks: contiguous alone": _alone("contiguous"),
+    "masks: area alone": _alone("area"),
+    "masks: modality alone": _alone("modality"),
+    "masks: smaller": {"masks.random": (250, 250, 100), "masks.area": (750, 200, 150)},
+    "masks: larger": {"masks.random": (250, 600, 100), "masks.area": (750, 550, 100)},
+    "encoder: no registers": {"model.registers": 0},
+    "encoder: no dropout": {"model.dropout": 0.0},
+    "input: no position": {"model.encodings": ("modality",)},
+    "input: no modality": {"model.encodings": ("position",)},
+    "input: numbers as numbers": {"model.numbers": True},
+}
+
+
+def changed(config: TrainConfig, changes: Changes) -> TrainConfig:
+    """A config with some settings changed, named as in `config.json`: `model.registers`."""
+    for name, value in changes.items():
+        part, _, setting = name.rpartition(".")
+        new = replace(getattr(config, part), **{setting: value}) if part else value
+        config = replace(config, **{part or name: new})
+    return config
+
+
+def screen_factors(
+    corpus: Corpus,
+    out: str | Path,
+    base: TrainConfig,
+    factors: Sequence[str] = tuple(FACTORS),
+    device: str = "auto",
+) -> Results:
+    """Train the base with one factor changed at a time, and measure all on validation tiles.
+
+    Finished runs are kept, so that the same call goes on.
+
+    Args:
+        corpus: the tiles.
+        out: folder of the runs, one folder a factor.
+        base: the recipe; its fold is held out and not looked at, see `splits.screen`.
+        factors: of `FACTORS`; "modality" ones need a second modality.
+        device: of pretraining.
+
+    Raises:
+        GeoJEPAError: an unknown factor.
+    """
+    unknown = [name for name in factors if name not in FACTORS]
+    if unknown:
+        raise GeoJEPAError(f"factor {unknown[0]!r}: choose from {', '.join(FACTORS)}")
+    part = screen(corpus.tiles, base.fold)
+    systems = [Untrained(corpus, base.model, [base.seed])]
+    for name in factors:
+        config = changed(replace(base, preset=name), FACTORS[name])
+        run = pretrain(corpus, Path(out) / slug(name) / f"seed{base.seed}", config, device)
+        systems.append(Pretrained(corpus, [run], name))
+    return benchmark([*baselines(corpus), *systems], corpus, [part], TASKS, (True,), (PROBE,))
+
+
+def slug(name: str) -> str:
+    """A factor's name as a folder's: lower-case words joined by dashes."""
+    return "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
+
+
+def factor_table(results: Results, base: str = "recipe") -> pd.DataFrame:
+    """A row for each system: headline measures, and the paired difference from the base.
+
+    Columns: system, skill, average_precision, and for both the difference with the low and high of
+    its 95 % interval over test blocks.
+    """
+    rows = []
+    headline = results.headline()
+    for row in headline.to_dict("records"):
+        line = {name: row[name] for name in ("system", "probe", "skill", "average_precision")}
+        for measure in ("skill", "average_precision"):
+            pair = (row["system"], row["probe"]), (base, PROBE)
+            found = results.difference(*pair, split=row["split"], measure=measure)
+            names = ("difference", "low", "high")
+            line |= {f"{measure}_{n}": value for n, value in zip(names, found, strict=True)}
+        rows.append(line)
+    return pd.DataFrame(rows)

@@ -1,0 +1,78 @@
+"""The ablation study: what is changed, what it is measured on, and its table."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from geojepa.data.city import build_city
+from geojepa.data.corpus import Corpus
+from geojepa.data.prepare import prepare
+from geojepa.data.splits import screen, split, split_named, tile_keys
+from geojepa.errors import GeoJEPAError
+from geojepa.evaluation.ablation import FACTORS, changed, factor_table, screen_factors, slug
+from geojepa.training.presets import preset
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A city of enough blocks that a fold's training tiles can be split again."""
+    folder = tmp_path_factory.mktemp("city")
+    city = build_city(folder, size=12)
+    return Corpus.open(prepare([city.extract], folder / "corpus"))
+
+
+def test_screening_reads_no_test_tile_and_only_held_out_ones_as_test(corpus):
+    for fold in range(5):
+        held, part = split(corpus.tiles, fold), screen(corpus.tiles, fold)
+        assert np.array_equal(part.test, held.validation)
+        every = np.concatenate([part.train, part.validation, part.test])
+        assert len(np.unique(every)) == len(every)
+        assert not np.isin(every, held.test).any()
+        assert not np.isin(part.test, held.train).any()
+        again = split_named(corpus.tiles, part.name)
+        assert again.hash == part.hash
+
+
+@pytest.mark.parametrize("name", FACTORS)
+def test_each_factor_changes_its_settings_and_nothing_else(name):
+    """Every one is accepted, differs from the recipe, and leaves what it does not name."""
+    base = preset("ours-gti")
+    config = changed(base, FACTORS[name])
+    assert (config == base) == (name == "recipe")
+    undone = config
+    for setting in FACTORS[name]:
+        part, _, last = setting.rpartition(".")
+        old = getattr(getattr(base, part) if part else base, last)
+        undone = changed(undone, {setting: old})
+    assert undone == base
+
+
+def test_folders_of_factors_differ():
+    assert len({slug(name) for name in FACTORS}) == len(FACTORS)
+    assert slug("loss: pooled SIGReg") == "loss-pooled-sigreg"
+
+
+def test_screen_trains_measures_and_goes_on(corpus, tmp_path):
+    base = replace(preset("smoke-t"), epochs=1)
+    factors = ("recipe", "encoder: no registers", "masks: random alone")
+    results = screen_factors(corpus, tmp_path, base, factors, "cpu")
+    table = factor_table(results)
+    assert set(factors) <= set(table["system"])
+    recipe = table[table["system"] == "recipe"].iloc[0]
+    assert recipe["skill_difference"] == recipe["skill_low"] == recipe["skill_high"] == 0
+    held = set(tile_keys(corpus.tiles.iloc[split(corpus.tiles, 0).test]))
+    assert not held & set(results.predictions["tile"])
+    for run in tmp_path.glob("*/seed0"):
+        assert not held & set(json.loads((run / "seen.json").read_text())["tiles"])
+    weights = tmp_path / "recipe" / "seed0" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    again = screen_factors(corpus, tmp_path, base, factors, "cpu")
+    assert weights.stat().st_mtime_ns == before
+    assert factor_table(again).equals(table)
+
+
+def test_unknown_factor_is_refused(corpus, tmp_path):
+    with pytest.raises(GeoJEPAError, match="choose from recipe"):
+        screen_factors(corpus, tmp_path, preset("smoke-t"), ("nothing",))
