@@ -6,6 +6,8 @@
 #                  needs a CUDA GPU; under ten minutes (OUT=.., OPERATIONS=..)
 # make check-kernels  compile every kernel for GPUs that need not be here, beside the committed table
 # make check-gpu   the kernels' tests and 50 training steps (CORPUS=..) on a GPU; then bench-kernels
+# make ablations   CORPUS="corpus/a corpus/b" [PRESET=ours-t FACTORS="..;.."]: the recipe, one part
+#                  changed at a time, a run each, into runs/ablations; many hours, goes on
 # make publish     RUN=runs/a: a run's figures into results/
 # make lab         the notebooks in JupyterLab
 # make clean       caches, not data, corpora or runs
@@ -40,7 +42,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help reproduce test fuzz bench-data bench-kernels check-kernels check-gpu publish lab clean
+.PHONY: help reproduce test fuzz bench-data bench-kernels check-kernels check-gpu ablations publish lab clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -82,6 +84,13 @@ check-kernels: $(INSTALLED)
 
 check-gpu: $(INSTALLED)
 	@python scripts/check_gpu.py $(if $(CORPUS),--corpus $(CORPUS))
+
+ablations: $(INSTALLED)
+	@mkdir -p runs/ablations/notebooks
+	@papermill --log-level WARNING -k python3 notebooks/07_ablations.ipynb \
+	    runs/ablations/notebooks/07_ablations.ipynb $(if $(CORPUS),-r corpus "$(CORPUS)") \
+	    $(if $(PRESET),-r preset "$(PRESET)") $(if $(FACTORS),-r factors "$(FACTORS)") \
+	    -p epochs $(EPOCHS) -r device "$(DEVICE)"
 
 publish: $(INSTALLED)
 	@python -m geojepa.figures.publish $(RUN)

@@ -2,17 +2,31 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from papermill import execute_notebook
+from papermill.exceptions import PapermillExecutionError
 
 from geojepa.data.city import build_city
 from geojepa.data.corpus import Corpus
 from geojepa.data.prepare import prepare
 from geojepa.data.splits import screen, split, split_named, tile_keys
 from geojepa.errors import GeoJEPAError
-from geojepa.evaluation.ablation import FACTORS, changed, factor_table, screen_factors, slug
+from geojepa.evaluation.ablation import (
+    FACTORS,
+    changed,
+    factor_table,
+    factors_of,
+    screen_factors,
+    slug,
+)
 from geojepa.training.presets import preset
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOK = ROOT / "notebooks/07_ablations.ipynb"
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +85,38 @@ def test_screen_trains_measures_and_goes_on(corpus, tmp_path):
     again = screen_factors(corpus, tmp_path, base, factors, "cpu")
     assert weights.stat().st_mtime_ns == before
     assert factor_table(again).equals(table)
+
+
+def test_notebook_draws_what_was_screened(corpus, tmp_path):
+    parameters = {
+        "corpus": str(corpus.paths[0]),
+        "run": str(tmp_path / "run"),
+        "preset": "smoke-t",
+        "factors": "recipe;loss: on context too;predictor: full context",
+        "epochs": 1,
+        "device": "cpu",
+    }
+    # smoke-* is the paper's method: its context is full, and cannot be guessed
+    with pytest.raises(PapermillExecutionError, match="predictor_context shared"):
+        execute_notebook(NOTEBOOK, None, parameters, cwd=ROOT)
+    parameters["factors"] = "recipe;encoder: no registers;input: numbers as numbers"
+    execute_notebook(NOTEBOOK, None, parameters, cwd=ROOT)
+    found = tmp_path / "run/results/ablations"
+    assert {path.name for path in found.iterdir()} == {
+        "figure.png",
+        "figure.pdf",
+        "table.csv",
+        "provenance.json",
+    }
+    systems = set(pd.read_csv(found / "table.csv")["system"])
+    assert {"recipe", "encoder: no registers", "input: numbers as numbers", "Untrained"} <= systems
+
+
+def test_one_modality_leaves_out_what_needs_two():
+    assert "masks: modality alone" in factors_of(preset("ours-gti"))
+    assert len(factors_of(preset("ours-t"))) == len(FACTORS) - 2
+    for name in factors_of(preset("ours-t")):
+        changed(preset("ours-t"), FACTORS[name])
 
 
 def test_unknown_factor_is_refused(corpus, tmp_path):

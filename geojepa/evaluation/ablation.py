@@ -10,7 +10,7 @@ import pandas as pd
 from geojepa.data.corpus import Corpus
 from geojepa.data.splits import screen
 from geojepa.errors import GeoJEPAError
-from geojepa.evaluation.baselines import baselines
+from geojepa.evaluation.baselines import System, baselines
 from geojepa.evaluation.benchmark import benchmark
 from geojepa.evaluation.results import Results
 from geojepa.evaluation.systems import Pretrained, Untrained
@@ -63,6 +63,13 @@ FACTORS: dict[str, Changes] = {
 }
 
 
+def factors_of(base: TrainConfig) -> tuple[str, ...]:
+    """The factors that a recipe can be changed by: some need a second modality."""
+    alone = len(base.model.token_modalities) == 1
+    of_two = ("masks: modality alone", "input: no modality")
+    return tuple(name for name in FACTORS if not (alone and name in of_two))
+
+
 def changed(config: TrainConfig, changes: Changes) -> TrainConfig:
     """A config with some settings changed, named as in `config.json`: `model.registers`."""
     for name, value in changes.items():
@@ -76,7 +83,7 @@ def screen_factors(
     corpus: Corpus,
     out: str | Path,
     base: TrainConfig,
-    factors: Sequence[str] = tuple(FACTORS),
+    factors: Sequence[str] = (),
     device: str = "auto",
 ) -> Results:
     """Train the base with one factor changed at a time, and measure all on validation tiles.
@@ -87,17 +94,18 @@ def screen_factors(
         corpus: the tiles.
         out: folder of the runs, one folder a factor.
         base: the recipe; its fold is held out and not looked at, see `splits.screen`.
-        factors: of `FACTORS`; "modality" ones need a second modality.
+        factors: of `FACTORS`, the recipe among them; all that it can be changed by without.
         device: of pretraining.
 
     Raises:
         GeoJEPAError: an unknown factor.
     """
+    factors = tuple(factors) or factors_of(base)
     unknown = [name for name in factors if name not in FACTORS]
     if unknown:
         raise GeoJEPAError(f"factor {unknown[0]!r}: choose from {', '.join(FACTORS)}")
     part = screen(corpus.tiles, base.fold)
-    systems = [Untrained(corpus, base.model, [base.seed])]
+    systems: list[System] = [Untrained(corpus, base.model, [base.seed])]
     for name in factors:
         config = changed(replace(base, preset=name), FACTORS[name])
         run = pretrain(corpus, Path(out) / slug(name) / f"seed{base.seed}", config, device)

@@ -22,6 +22,7 @@ ORDER = {
     "01_data": ("splits", "entities", "treemap", "tags", "cooccurrence", "tile", "labels"),
     "02_masking": ("masks", "mask_shares"),
     "06_kernels": ("padding", "attention_ways", "generator"),
+    "07_ablations": ("ablations",),
 }
 NAMES = tuple(name for names in ORDER.values() for name in names)
 TITLE = "GeoJEPA: a notebook-first companion"

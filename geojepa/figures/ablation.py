@@ -1,0 +1,37 @@
+"""The ablation study as a figure: what each change of the recipe gains or costs."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from geojepa.evaluation.ablation import FACTORS
+from geojepa.figures.benchmark import HEADLINE_NAMES, label
+from geojepa.figures.style import BLUE, GREY, WIDTH
+
+
+def plot_factors(table: pd.DataFrame, base: str = "recipe") -> Figure:
+    """Difference from the recipe with its paired 95 % interval: runs in blue, baselines in grey.
+
+    Args:
+        table: of `factor_table`.
+        base: the system that all are compared with.
+    """
+    rows = table[table["system"] != base].sort_values("skill_difference")
+    is_run = rows["system"].isin(list(FACTORS)).to_numpy()
+    names = rows["system"].where(is_run, label(rows))
+    figure, axes = plt.subplots(
+        1, 2, figsize=(WIDTH + 1, 1.2 + 0.26 * len(rows)), sharey=True, squeeze=False
+    )
+    place = np.arange(len(rows))
+    for axis, (measure, title) in zip(axes[0], HEADLINE_NAMES.items(), strict=True):
+        for chosen, colour in ((~is_run, GREY), (is_run, BLUE)):
+            part = rows[chosen]
+            low, high = part[f"{measure}_low"], part[f"{measure}_high"]
+            axis.hlines(place[chosen], low, high, color=colour, lw=1.2)
+            axis.plot(part[f"{measure}_difference"], place[chosen], "o", color=colour, ms=4)
+        axis.axvline(0, color="black", lw=0.8)
+        axis.grid(axis="x", lw=0.4)
+        axis.set(title=title, xlabel=f"minus that of the {base}")
+    axes[0][0].set_yticks(place, names)
+    return figure
