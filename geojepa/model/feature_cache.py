@@ -60,8 +60,11 @@ class PatchEncoder(Protocol):
         shape: patches of an image, and D.
     """
 
-    name: str
-    shape: tuple[int, int]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """(n, 224, 224, 3) uint8 to (n, *shape)."""
