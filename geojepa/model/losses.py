@@ -4,8 +4,10 @@ Every statistic is that of the whole batch, over all processes that train togeth
 loss and its gradients do not depend on how many they are.
 """
 
+from typing import Any
+
 import torch
-import torch.distributed.nn
+import torch.distributed
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,7 +22,21 @@ def over_processes(x: Tensor) -> Tensor:
     """
     if not torch.distributed.is_initialized():
         return x
-    return torch.distributed.nn.all_reduce(x)
+    return _Sum.apply(x)
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        torch.distributed.all_reduce(total)
+        return total
 
 
 def variance_covariance(x: Tensor) -> Tensor:
