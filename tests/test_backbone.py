@@ -140,9 +140,6 @@ def test_patches_are_rows_from_the_north_west_and_lie_in_their_boxes(kind, tmp_p
     """With attention silenced, another patch of the image changes one token."""
     folder = make(kind, tmp_path / "local")
     backbone = Backbone.load(folder)
-    for name, weight in backbone.model.named_parameters():
-        if "attention" in name and any(one in name for one in ("output", "o_proj")):
-            weight.zero_()
     side = KINDS[kind][2]
     row, column = (number % side for number in place)
     step = 224 // side
@@ -150,9 +147,14 @@ def test_patches_are_rows_from_the_north_west_and_lie_in_their_boxes(kind, tmp_p
     window = np.s_[0, row * step : (row + 1) * step, column * step : (column + 1) * step]
     after[window] = 255 - after[window]
     change = np.abs(backbone(before) - backbone(after))[0].max(axis=1)
+    assert (change > 1e-3).all()
+    for name, weight in backbone.model.named_parameters():
+        if "attention" in name and any(one in name for one in ("output", "o_proj")):
+            weight.zero_()
+    change = np.abs(backbone(before) - backbone(after))[0].max(axis=1)
     assert np.flatnonzero(change[1:] > 1e-3).tolist() == [row * side + column]
-    left, bottom, right, top = column / side, 1 - (row + 1) / side, (column + 1) / side, 1
-    top = 1 - row / side
+    left, bottom = column / side, 1 - (row + 1) / side
+    right, top = (column + 1) / side, 1 - row / side
     corners = [left, bottom, right, bottom, right, top, left, top]
     np.testing.assert_allclose(backbone.boxes[1 + row * side + column], corners, atol=1e-6)
     assert backbone.boxes[0].tolist() == [0, 0, 1, 0, 1, 1, 0, 1]
@@ -164,7 +166,7 @@ def test_patches_are_rows_from_the_north_west_and_lie_in_their_boxes(kind, tmp_p
 def test_pixels_equal_those_of_the_models_own_processor(kind, size):
     """Whose crop is off: it would lose the edge of the tile."""
     processors = {"ViT": "ViTImageProcessor", "Dinov2": "BitImageProcessor"}
-    name = f"{processors.get(kind, 'DINOv3ViTImageProcessor')}"
+    name = processors.get(kind, "DINOv3ViTImageProcessor")
     names = [f"{name}Pil", name]
     made = next((getattr(transformers, one) for one in names if hasattr(transformers, one)), None)
     said = dict(KINDS[kind][1])

@@ -47,11 +47,10 @@ class Tokenizer(nn.Module):
     def forward(self, batch: Batch, drop: str | None = None) -> Tensor:
         """(S, width) content; `drop` zeroes "tags" or "geometry" of all entities."""
         content = self.table.new_zeros(len(batch.box), self.config.width)
-        if len(batch.entity_slot):
-            content = _put(content, batch.entity_slot, self.entities(batch, drop))
+        # also without tokens: every process that trains gets a gradient for every weight
+        content = _put(content, batch.entity_slot, self.entities(batch, drop))
         for name, slot in batch.slots.items():
-            if len(slot):
-                content = _put(content, slot, self.others[name](batch.values[name]))
+            content = _put(content, slot, self.others[name](batch.values[name]))
         return content
 
     def entities(self, batch: Batch, drop: str | None = None) -> Tensor:

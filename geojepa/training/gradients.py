@@ -1,5 +1,6 @@
 """The gradients of a step: over its passes, and over the processes that train together."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import islice
@@ -20,8 +21,10 @@ def together(model: GeoJEPA, here: Processes) -> nn.Module:
     """The model, its gradients averaged over processes where there are several."""
     if here.world == 1:
         return model
-    # a process may meet no image, or no entity, in its part of a batch
-    return DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=True)
+    with warnings.catch_warnings():
+        # torch 2.13 has another name for it, which 2.11 does not know
+        warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
+        return DistributedDataParallel(model, broadcast_buffers=False)
 
 
 def add_gradients(
