@@ -1,0 +1,197 @@
+"""How much one image token tells of the rest of its tile.
+
+A token of a local tokeniser knows its patch and nothing else, but patches of one place look alike,
+so that it tells something of the rest all the same. A token that has passed through global
+attention may know the rest itself. To tell the two apart, patches are also pasted into another
+tile: what such a token tells of the tile that it lies in, its tokeniser has put there.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import Ridge
+from tqdm import tqdm
+
+from geojepa.data.corpus import Corpus
+from geojepa.data.splits import FOLDS, blocks, folds, split, tile_keys
+from geojepa.errors import GeoJEPAError
+from geojepa.evaluation.metrics import block_draws, hashed, interval, replicate
+from geojepa.evaluation.probes import PENALTIES, Standard, one_thread
+from geojepa.model.modalities import PATCH, cut_patches
+
+# (n, 224, 224, 3) uint8 -> (n, patches, D), rows from the north-west, without a class token
+Tokens = Callable[[np.ndarray], np.ndarray]
+# tokens read of a tile, and images in memory at once
+DRAWS, LOT = 4, 32
+
+
+def leak_table(
+    corpus: Corpus, systems: Mapping[str, Tokens], tiles: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """Linear R2, on held-out tiles, from one token to the rest of its tile.
+
+    Each fold is the test once, ridge's penalty is chosen on validation. "pixels" of the rest are
+    mean and deviation of each colour and the mean step of brightness to the east and to the
+    south; "tokens" are the mean of the system's other tokens. Both leave out the patches that
+    are read, and each number counts alike.
+
+    Args:
+        corpus: with images.
+        systems: tokenisers by name.
+        tiles: at most so many are read.
+        seed: of the draws of tiles and patches.
+
+    Returns:
+        One row a system, patch ("own" or "pasted") and target ("pixels" or "tokens"): r2 with
+        its 95 % interval `low` to `high` over blocks, `tiles`, `tokens` read of each, `width`.
+
+    Raises:
+        GeoJEPAError: if too few tiles have an image.
+    """
+    fold = folds(corpus.tiles)
+    draw = hashed(tile_keys(corpus.tiles), f"leak {seed}")
+    rows = np.flatnonzero((fold >= 0) & corpus.has_image)
+    rows = np.sort(rows[np.argsort(draw[rows], kind="stable")[:tiles]])
+    giver = _givers(rows, fold[rows], draw[rows])
+    block = np.unique(blocks(corpus.tiles)[rows], return_inverse=True)[1]
+    draws = block_draws(block.max(initial=0) + 1)
+    own = [_parts(corpus, k, rows) for k in range(FOLDS)]
+    # a pasted patch and the tile around it are of one part
+    pasted = [[part[np.isin(giver[part], part)] for part in parts] for parts in own]
+    if any(len(part) < 2 for parts in pasted for part in parts):
+        raise GeoJEPAError(f"{corpus.name}: too few tiles with an image; give a larger corpus")
+    table = []
+    for name, tokens in systems.items():
+        read = _read(corpus, rows, giver, tokens, draw[rows], name)
+        for patch, folded in (("own", own), ("pasted", pasted)):
+            for target in ("pixels", "tokens"):
+                errors = _held_out(read[patch], read[target], folded)
+                r2, low, high = interval(replicate(_r2, draws, block, *errors))
+                row = {"system": name, "patch": patch, "target": target}
+                size = {"tiles": len(rows), "tokens": DRAWS, "width": read[patch].shape[2]}
+                table.append(row | {"r2": r2, "low": low, "high": high} | size)
+    return pd.DataFrame(table)
+
+
+def raw_patches(images: np.ndarray) -> np.ndarray:
+    """Pixels of patches of 16: (n, 224, 224, 3) to (n, 196, 768), what local tokens are made of."""
+    return cut_patches(images, images.shape[1]).reshape(len(images), -1, 3 * PATCH * PATCH)
+
+
+def random_linear(width: int = 128, seed: int = 0) -> Tokens:
+    """Raw patches through a random linear layer and a layer norm: local tokens before training."""
+    weight = np.random.default_rng(seed).standard_normal((3 * PATCH * PATCH, width))
+
+    def tokens(images: np.ndarray) -> np.ndarray:
+        x = raw_patches(images) @ weight.astype(np.float32)
+        x -= x.mean(axis=2, keepdims=True)
+        return x / np.sqrt(np.square(x).mean(axis=2, keepdims=True) + 1e-5)
+
+    return tokens
+
+
+def patch_tokens(backbone: Tokens) -> Tokens:
+    """A backbone's tokens of patches, without its class token."""
+    return lambda images: backbone(images)[:, 1:]
+
+
+def _givers(rows: np.ndarray, fold: np.ndarray, draw: np.ndarray) -> np.ndarray:
+    """(T,) which tile, as a position in `rows`, gives its patches to each: another of its fold."""
+    giver = np.arange(len(rows))
+    for k in range(FOLDS):
+        mine = np.flatnonzero(fold == k)
+        ring = mine[np.argsort(draw[mine], kind="stable")]
+        giver[ring] = np.roll(ring, 1)
+    return giver
+
+
+def _parts(corpus: Corpus, k: int, rows: np.ndarray) -> list[np.ndarray]:
+    """Train, validation and test of a fold, as positions in `rows`."""
+    parts = split(corpus.tiles, k)
+    several = (parts.train, parts.validation, parts.test)
+    return [np.flatnonzero(np.isin(rows, part)) for part in several]
+
+
+def _read(
+    corpus: Corpus, rows: np.ndarray, giver: np.ndarray, tokens: Tokens, draw: np.ndarray, name: str
+) -> dict[str, np.ndarray]:
+    """Tokens "own" and "pasted" (T, DRAWS, D), targets "pixels" (T, 8) and "tokens" (T, D)."""
+    found: dict[str, list[np.ndarray]] = {"own": [], "pasted": [], "pixels": [], "tokens": []}
+    for start in tqdm(range(0, len(rows), LOT), desc=name, disable=None):
+        here = np.arange(start, min(start + LOT, len(rows)))
+        images, given = corpus.images(rows[here]), corpus.images(rows[giver[here]])
+        whole = tokens(images)
+        patches = whole.shape[1]
+        drawn = [np.random.default_rng(int(d)).permutation(patches)[:DRAWS] for d in draw[here]]
+        places = np.stack(drawn)
+        is_read = np.zeros((len(here), patches), bool)
+        np.put_along_axis(is_read, places, True, axis=1)
+        is_rest = ~_spread(is_read, images.shape[1])
+        pasted = tokens(np.where(is_rest[..., None], images, given))
+        found["own"].append(np.take_along_axis(whole, places[..., None], axis=1))
+        found["pasted"].append(np.take_along_axis(pasted, places[..., None], axis=1))
+        found["tokens"].append(
+            np.stack([x[~r].mean(0) for x, r in zip(whole, is_read, strict=True)])
+        )
+        found["pixels"].append(pixel_statistics(images, is_rest))
+    return {what: np.concatenate(parts) for what, parts in found.items()}
+
+
+def _spread(of_patches: np.ndarray, size: int) -> np.ndarray:
+    """What is said of patches (n, side^2), said of each pixel: (n, size, size)."""
+    side = round(of_patches.shape[1] ** 0.5)
+    of = np.arange(size) * side // size
+    return of_patches.reshape(-1, side, side)[:, of][:, :, of]
+
+
+def pixel_statistics(images: np.ndarray, is_counted: np.ndarray) -> np.ndarray:
+    """Colour and texture of the pixels that count.
+
+    Args:
+        images: (n, H, W, 3) uint8.
+        is_counted: (n, H, W) bool.
+
+    Returns:
+        (n, 8): mean and deviation of each colour, and the mean absolute step of brightness to
+        the next pixel east and south, where both count.
+    """
+    rows = []
+    for image, live in zip(images.astype(np.float64), is_counted, strict=True):
+        colours, brightness = image[live], image.mean(axis=2)
+        east = np.abs(np.diff(brightness, axis=1))[live[:, 1:] & live[:, :-1]]
+        south = np.abs(np.diff(brightness, axis=0))[live[1:] & live[:-1]]
+        rows.append([*colours.mean(0), *colours.std(0), east.mean(), south.mean()])
+    return np.array(rows)
+
+
+@one_thread()
+def _held_out(
+    x: np.ndarray, y: np.ndarray, folded: list[list[np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Squared error of ridge and of the train mean on each tile when it is tested: (T,) twice.
+
+    Args:
+        x: (T, DRAWS, D).
+        y: (T, S).
+        folded: train, validation and test of each fold; each tile is in one test.
+    """
+    error, spread = np.empty((2, len(x)))
+    for parts in folded:
+        train, test = parts[0], parts[2]
+        scale, aim = Standard.of(x[train].reshape(-1, x.shape[2])), Standard.of(y[train])
+        inputs = [scale(x[rows].reshape(-1, x.shape[2])) for rows in parts]
+        targets = [aim(y[rows]).repeat(x.shape[1], axis=0) for rows in parts]
+        fitted = [
+            Ridge(alpha=penalty * len(inputs[0])).fit(inputs[0], targets[0])
+            for penalty in PENALTIES[::2]
+        ]
+        best = min(fitted, key=lambda f: np.square(f.predict(inputs[1]) - targets[1]).mean())
+        missed = np.square(best.predict(inputs[2]).reshape(targets[2].shape) - targets[2]).sum(1)
+        error[test] = missed.reshape(len(test), -1).mean(1)
+        spread[test] = np.square(aim(y[test])).sum(1)
+    return error, spread
+
+
+def _r2(weight: np.ndarray, error: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    return 1 - (weight @ error) / (weight @ spread)
