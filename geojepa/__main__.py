@@ -128,7 +128,8 @@ def pretrain(
     if epochs is not None:
         config = replace(config, epochs=epochs)
     folder = run(corpus, out, config, device)
-    print(f"{folder}: pretrained")
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{folder}: pretrained")
 
 
 def embed(

@@ -2,6 +2,8 @@
 
 import json
 import platform
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -233,7 +235,8 @@ def _train(run: Run) -> None:
                 save_checkpoint(out, model, optimizer, step + 1, seconds + now - started)
                 saved = now
             if termination.came and step + 1 < run.steps:
-                raise SystemExit(f"stopped after step {step + 1}; the same command goes on")
+                print(f"stopped after step {step + 1}; the same command goes on", file=sys.stderr)
+                raise SystemExit(128 + signal.SIGTERM)
     if log is not None:
         log.close()
         _finish(run, seconds + time.monotonic() - started)
