@@ -105,6 +105,7 @@ def pretrain(
     fold: int = 0,
     seed: int = 0,
     epochs: int | None = None,
+    image: str = "patches",
     device: Device = "auto",
 ) -> None:
     """Pretrain GeoJEPA; the same command again goes on where it stopped.
@@ -116,6 +117,7 @@ def pretrain(
         fold: of five, held out for the benchmark; -1 trains on every tile.
         seed: of weights, order and masks.
         epochs: in place of the preset's.
+        image: tokens of images: patches, or a frozen vision transformer by hub name or folder.
         device: where to compute.
     """
     from geojepa.data.corpus import Corpus
@@ -125,6 +127,7 @@ def pretrain(
     corpus = Corpus.open(corpora)
     default = "small-gti" if corpus.has_images else "small-gt"
     config = replace(settings(preset or default), seed=seed, fold=fold)
+    config = replace(config, model=replace(config.model, image=image))
     if epochs is not None:
         config = replace(config, epochs=epochs)
     folder = run(corpus, out, config, device)

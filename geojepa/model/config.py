@@ -43,8 +43,11 @@ class ModelConfig:
     target_depths: int = 1
     """Depths of the teacher whose latents are predicted, evenly spaced, its output the last."""
     dropout: float = 0.0
+    image: str = "patches"
+    """What image tokens are: patches of pixels, or those of a frozen vision transformer, by its
+    name on the Hugging Face hub or its folder; see `model/backbone.py`."""
     image_size: int = 112
-    """Pixels that an image's side is averaged to; patches have 16."""
+    """Pixels that an image's side is averaged to before it is cut to patches of 16."""
     modality_dropout: float = 0.3
     """Probability that a training batch loses either all its tags or all its geometries."""
     position_noise: float = 5e-4

@@ -7,7 +7,8 @@ number, and need no change.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import cache
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 from geojepa.data.corpus import Corpus
 from geojepa.errors import GeoJEPAError
 from geojepa.model.config import ModelConfig
+
+if TYPE_CHECKING:
+    from geojepa.model.backbone import Backbone
 
 PATCH = 16
 
@@ -80,25 +84,29 @@ def modality_classes(config: ModelConfig) -> tuple[type[Modality], ...]:
 
 
 @register
-class ImagePatches(Modality):
-    """Square patches of the aerial image, their raw pixels."""
+class Image(Modality):
+    """The aerial image: square patches of its pixels, or the tokens of a frozen transformer."""
 
     name = "image"
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)
-        self.project = nn.Sequential(
-            nn.Linear(3 * PATCH * PATCH, config.width), nn.LayerNorm(config.width)
-        )
+        backbone = backbone_of(config)
+        features = backbone.shape[1] if backbone else 3 * PATCH * PATCH
+        self.project = nn.Sequential(nn.Linear(features, config.width), nn.LayerNorm(config.width))
 
     @classmethod
     def source(cls, corpus: Corpus, config: ModelConfig) -> Source:
-        """Patches of the tiles that have an image."""
+        """Tokens of the tiles that have an image."""
         if not corpus.has_images:
             raise GeoJEPAError(
                 f"{corpus.name}: has no images, but modalities {config.modalities!r} need them; "
                 "prepare it with --imagery, or choose a preset without i"
             )
+        if backbone := backbone_of(config):
+            from geojepa.model.backbone import token_reader
+
+            return Source(*token_reader(corpus, backbone))
         boxes = patch_boxes(config.image_size)
 
         def read(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -111,8 +119,22 @@ class ImagePatches(Modality):
         return Source(len(boxes) * corpus.has_image.astype(np.int64), read)
 
     def forward(self, value: Tensor) -> Tensor:
-        """(n, 768) pixels in [-1, 1] to (n, width)."""
+        """(n, 768) pixels in [-1, 1], or (n, D) frozen tokens, to (n, width)."""
         return self.project(value)
+
+
+@cache
+def _load(name: str) -> "Backbone":
+    from geojepa.model.backbone import Backbone
+
+    return Backbone.load(name)
+
+
+def backbone_of(config: ModelConfig) -> "Backbone | None":
+    """The frozen transformer that image tokens come from; None for patches of pixels."""
+    if not config.has_image or config.image == "patches":
+        return None
+    return _load(config.image)
 
 
 def cut_patches(images: np.ndarray, size: int) -> np.ndarray:

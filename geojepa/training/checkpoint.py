@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from geojepa.errors import GeoJEPAError
 from geojepa.files import whole
 from geojepa.model.jepa import GeoJEPA
+from geojepa.model.modalities import backbone_of
 from geojepa.training.config import TrainConfig, config_from_dict
 
 
@@ -106,6 +107,12 @@ def load_run(run: str | Path) -> tuple[GeoJEPA, TrainConfig, dict]:
         ) from error
     if not (folder / "model.safetensors").is_file():
         raise GeoJEPAError(f"{folder}: pretraining has not finished; run geojepa pretrain again")
+    backbone = backbone_of(config.model)
+    if backbone and backbone.sha256 != facts.get("image", {}).get("sha256"):
+        raise GeoJEPAError(
+            f"{config.model.image}: holds other weights than {folder} was trained with; "
+            "give back the ones that its config.json names"
+        )
     model = GeoJEPA(config.model)
     weights, _ = load_tensors(folder / "model.safetensors")
     load_weights(model, weights, folder / "model.safetensors")

@@ -20,6 +20,7 @@ from geojepa.files import sha256
 from geojepa.model.batch import Batches
 from geojepa.model.embedding import embed_tiles
 from geojepa.model.jepa import GeoJEPA
+from geojepa.model.modalities import backbone_of
 from geojepa.origin import code_state, version_of
 from geojepa.training.ahead import Pass, passes_ahead
 from geojepa.training.checkpoint import (
@@ -74,6 +75,8 @@ def pretrain(
         "corpus": {"name": corpus.name, "hash": corpus.hash},
         "split": parts.describe() if parts else {"name": "none held out"},
     }
+    if backbone := backbone_of(config.model):
+        facts["image"] = backbone.facts()
     is_new = _check_folder(out, facts)
     if not is_new and (out / "model.safetensors").is_file():
         return out
