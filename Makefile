@@ -2,6 +2,8 @@
 # make test        format, types, notebooks, tests
 # make fuzz        prepare 500 spoilt files (N=.., SEED=..): no crash, no hang, nothing half; 5 minutes
 # make bench-data  how fast data are prepared and read, into results/data_speed; about half an hour
+# make bench-train CORPUS=corpus/baltimore_md: a training step beside the published way of doing it,
+#                  into results/train_speed; some minutes
 # make bench-kernels  how fast the GPU kernels are beside every alternative, into results/kernels;
 #                  needs a CUDA GPU; under ten minutes (OUT=.., OPERATIONS=..)
 # make check-kernels  compile every kernel for GPUs that need not be here, beside the committed table
@@ -42,7 +44,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help reproduce test fuzz bench-data bench-kernels check-kernels check-gpu ablations publish lab clean
+.PHONY: help reproduce test fuzz bench-data bench-train bench-kernels check-kernels check-gpu ablations publish lab clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -73,6 +75,9 @@ bench-data: $(INSTALLED)
 	@python scripts/bench_data.py $(if $(EXTRACTS),--extracts $(EXTRACTS)) \
 	    $(if $(REPEATS),--repeats $(REPEATS)) $(if $(LARGE),--large $(LARGE)) \
 	    $(if $(TILES),--tiles $(TILES)) $(if $(RUN),--run $(RUN))
+
+bench-train: $(INSTALLED)
+	@python scripts/bench_train.py --corpus $(CORPUS) --run $(or $(RUN),.)
 
 bench-kernels: $(INSTALLED)
 	@PYTHONPATH=kernels python scripts/bench_kernels.py $(if $(OUT),--out $(OUT)) \
