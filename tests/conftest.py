@@ -34,3 +34,15 @@ def tiny_corpus(city: "CityFiles", tmp_path_factory: pytest.TempPathFactory) -> 
 
     folder = tmp_path_factory.mktemp("corpus") / "lilliput"
     return Corpus.open(prepare([city.extract], folder, imagery=city.imagery, credit="made by us"))
+
+
+@pytest.fixture(scope="session")
+def wide_corpus(tmp_path_factory: pytest.TempPathFactory) -> "Corpus":
+    """A city without a picture, of so many blocks that training tiles can be split again."""
+    from geojepa.data.city import build_city
+    from geojepa.data.corpus import Corpus
+    from geojepa.data.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("wide")
+    city = build_city(folder, size=12)
+    return Corpus.open(prepare([city.extract], folder / "corpus"))

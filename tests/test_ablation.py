@@ -10,9 +10,6 @@ import pytest
 from papermill import execute_notebook
 from papermill.exceptions import PapermillExecutionError
 
-from geojepa.data.city import build_city
-from geojepa.data.corpus import Corpus
-from geojepa.data.prepare import prepare
 from geojepa.data.splits import screen, split, split_named, tile_keys
 from geojepa.errors import GeoJEPAError
 from geojepa.evaluation.ablation import (
@@ -29,23 +26,15 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOK = ROOT / "notebooks/07_ablations.ipynb"
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    """A city of enough blocks that a fold's training tiles can be split again."""
-    folder = tmp_path_factory.mktemp("city")
-    city = build_city(folder, size=12)
-    return Corpus.open(prepare([city.extract], folder / "corpus"))
-
-
-def test_screening_reads_no_test_tile_and_only_held_out_ones_as_test(corpus):
+def test_screening_reads_no_test_tile_and_only_held_out_ones_as_test(wide_corpus):
     for fold in range(5):
-        held, part = split(corpus.tiles, fold), screen(corpus.tiles, fold)
+        held, part = split(wide_corpus.tiles, fold), screen(wide_corpus.tiles, fold)
         assert np.array_equal(part.test, held.validation)
         every = np.concatenate([part.train, part.validation, part.test])
         assert len(np.unique(every)) == len(every)
         assert not np.isin(every, held.test).any()
         assert not np.isin(part.test, held.train).any()
-        again = split_named(corpus.tiles, part.name)
+        again = split_named(wide_corpus.tiles, part.name)
         assert again.hash == part.hash
 
 
@@ -68,28 +57,28 @@ def test_folders_of_factors_differ():
     assert slug("loss: pooled SIGReg") == "loss-pooled-sigreg"
 
 
-def test_screen_trains_measures_and_goes_on(corpus, tmp_path):
+def test_screen_trains_measures_and_goes_on(wide_corpus, tmp_path):
     base = replace(preset("smoke-t"), epochs=1)
     factors = ("recipe", "encoder: no registers", "masks: random alone")
-    results = screen_factors(corpus, tmp_path, base, factors, "cpu")
+    results = screen_factors(wide_corpus, tmp_path, base, factors, "cpu")
     table = factor_table(results)
     assert set(factors) <= set(table["system"])
     recipe = table[table["system"] == "recipe"].iloc[0]
     assert recipe["skill_difference"] == recipe["skill_low"] == recipe["skill_high"] == 0
-    held = set(tile_keys(corpus.tiles.iloc[split(corpus.tiles, 0).test]))
+    held = set(tile_keys(wide_corpus.tiles.iloc[split(wide_corpus.tiles, 0).test]))
     assert not held & set(results.predictions["tile"])
     for run in tmp_path.glob("*/seed0"):
         assert not held & set(json.loads((run / "seen.json").read_text())["tiles"])
     weights = tmp_path / "recipe" / "seed0" / "model.safetensors"
     before = weights.stat().st_mtime_ns
-    again = screen_factors(corpus, tmp_path, base, factors, "cpu")
+    again = screen_factors(wide_corpus, tmp_path, base, factors, "cpu")
     assert weights.stat().st_mtime_ns == before
     assert factor_table(again).equals(table)
 
 
-def test_notebook_draws_what_was_screened(corpus, tmp_path):
+def test_notebook_draws_what_was_screened(wide_corpus, tmp_path):
     parameters = {
-        "corpus": str(corpus.paths[0]),
+        "corpus": str(wide_corpus.paths[0]),
         "run": str(tmp_path / "run"),
         "preset": "smoke-t",
         "factors": "recipe;loss: on context too;predictor: full context",
@@ -119,6 +108,6 @@ def test_one_modality_leaves_out_what_needs_two():
         changed(preset("ours-t"), FACTORS[name])
 
 
-def test_unknown_factor_is_refused(corpus, tmp_path):
+def test_unknown_factor_is_refused(wide_corpus, tmp_path):
     with pytest.raises(GeoJEPAError, match="choose from recipe"):
-        screen_factors(corpus, tmp_path, preset("smoke-t"), ("nothing",))
+        screen_factors(wide_corpus, tmp_path, preset("smoke-t"), ("nothing",))

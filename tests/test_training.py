@@ -63,6 +63,7 @@ def test_run_folder_is_complete(finished, tiny_corpus):
     assert {p.name for p in finished.iterdir()} == {
         "config.json",
         "model.safetensors",
+        "best.safetensors",
         "metrics.jsonl",
         "seen.json",
     }

@@ -37,8 +37,8 @@ def loss_by_strategy(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot_curves(metrics: pd.DataFrame) -> Figure:
-    """Six panels over the steps: two loss terms by strategy, gradients, rank, two schedules."""
-    figure, axes = plt.subplots(2, 3, figsize=(WIDTH + 2, 5.2), sharex=True)
+    """Eight panels over the steps: losses by strategy, gradients, what is watched, schedules."""
+    figure, axes = plt.subplots(2, 4, figsize=(WIDTH + 5, 5.2), sharex=True)
     _by_strategy(axes[0, 0], metrics, "prediction", "Prediction loss (smooth L1)")
     _by_strategy(axes[0, 1], metrics, "regulariser", "Regulariser (25 variance + covariance)")
     axes[0, 0].legend(title="masks", title_fontsize=9)
@@ -46,17 +46,15 @@ def plot_curves(metrics: pd.DataFrame) -> Figure:
     norm.plot(metrics["step"], metrics["gradient_norm"], ".", color=GREY, ms=2, alpha=0.5)
     norm.plot(metrics["step"], smooth(metrics["gradient_norm"]), color=RED)
     norm.set(title="Gradient norm, before clipping", yscale="log")
-    rank = axes[1, 0]
-    if "effective_rank" in metrics:
-        measured = metrics.dropna(subset="effective_rank")
-        rank.plot(measured["step"], measured["effective_rank"], "o-", color=BLUE, ms=4)
-    rank.set(title="Effective rank, validation tiles")
-    rank.margins(y=0.1)
-    rank.set_ylim(bottom=0)
-    axes[1, 1].plot(metrics["step"], metrics["learning_rate"], color=BLUE)
-    axes[1, 1].set(title="Learning rate", ylim=(0, None))
-    axes[1, 2].plot(metrics["step"], 1 - metrics["momentum"], color=BLUE)
-    axes[1, 2].set(title="Teacher: 1 − momentum", yscale="log")
+    ranks = {"effective_rank": "tiles, RankMe", "lidar": "tiles, LiDAR", "token_rank": "tokens"}
+    _watched(axes[1, 0], metrics, ranks, "Effective ranks, validation tiles")
+    axes[1, 0].set_ylim(0, 1.6 * axes[1, 0].get_ylim()[1])
+    _watched(axes[1, 1], metrics, {"probe": "R²"}, "Probe, masked, validation tiles")
+    _watched(axes[1, 2], metrics, {"agreement": "cosine"}, "Student and teacher, cosine")
+    axes[0, 3].plot(metrics["step"], metrics["learning_rate"], color=BLUE)
+    axes[0, 3].set(title="Learning rate", ylim=(0, None))
+    axes[1, 3].plot(metrics["step"], 1 - metrics["momentum"], color=BLUE)
+    axes[1, 3].set(title="Teacher: 1 − momentum", yscale="log")
     for axis in axes[1]:
         axis.set_xlabel("step")
     return figure
@@ -66,6 +64,18 @@ def smooth(values: pd.Series) -> pd.Series:
     """Running median over a twentieth of the values."""
     window = max(1, len(values) // 20)
     return values.rolling(window, center=True, min_periods=1).median()
+
+
+def _watched(axis: Axes, metrics: pd.DataFrame, names: dict[str, str], title: str) -> None:
+    """Measures of some steps, by column and what they are called; absent ones leave a gap."""
+    for (name, label), colour in zip(names.items(), (BLUE, ORANGE, GREEN), strict=False):
+        if name in metrics:
+            measured = metrics.dropna(subset=name)
+            axis.plot(measured["step"], measured[name], "o-", color=colour, ms=4, label=label)
+    if len(names) > 1 and axis.lines:
+        axis.legend(loc="upper right", handlelength=1)
+    axis.set(title=title)
+    axis.margins(y=0.1)
 
 
 def _by_strategy(axis: Axes, metrics: pd.DataFrame, term: str, title: str) -> None:

@@ -123,7 +123,7 @@ class Batches:
         numbers = np.empty((len(entity_slot), 0), dtype=np.float32)
         if self.numbers is not None:
             numbers = entity_numbers(*self.numbers, data.tag_ids, data.cu_tags)
-        return Batch(
+        made = Batch(
             cu_seqlens=torch.from_numpy(cu.astype(np.int32)),
             max_seqlen=int(np.diff(cu).max(initial=0)),
             box=torch.from_numpy(box),
@@ -137,6 +137,9 @@ class Batches:
             values=values,
             tile_key=torch.from_numpy(np.array(rows, dtype=np.int64)),
         )
+        # numpy's memory may start anywhere, and a product of few rows rounds by where it starts:
+        # in torch's own, every run gets the same bits
+        return made.map(torch.clone)
 
 
 def _slots(start: np.ndarray, count: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ Tensors are safetensors and everything else is JSON, so that loading runs no cod
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import safe_open
@@ -91,8 +92,42 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> No
         ) from error
 
 
-def load_run(run: str | Path) -> tuple[GeoJEPA, TrainConfig, dict]:
+class Best:
+    """The weights of the best moment of a run: by the probe, without labels by the rank.
+
+    Never by the loss, which falls while the representation gets worse.
+
+    Attributes:
+        facts: step, measure and score of the best, empty before the first.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.facts: dict[str, str | int | float] = {}
+        if path.exists():
+            told = load_tensors(path)[1]
+            measure, score = told["measure"], float(told["score"])
+            self.facts = {"step": int(told["step"]), "measure": measure, "score": score}
+
+    def offer(self, model: GeoJEPA, step: int, measured: dict[str, float]) -> None:
+        """Keep the weights if what was measured of them is better than ever."""
+        measure = "probe" if "probe" in measured else "effective_rank"
+        score = measured[measure]
+        if self.facts and score <= float(self.facts["score"]):
+            return
+        self.facts = {"step": step, "measure": measure, "score": score}
+        told = {name: repr(v) if name == "score" else str(v) for name, v in self.facts.items()}
+        save_tensors(self.path, dict(model.state_dict()), told)
+
+
+def load_run(
+    run: str | Path, weights: Literal["last", "best"] = "last"
+) -> tuple[GeoJEPA, TrainConfig, dict]:
     """A finished run: its model in evaluation mode, its settings and the facts of its config.json.
+
+    Args:
+        run: its folder.
+        weights: of its end, or of the moment that `Best` kept.
 
     Raises:
         GeoJEPAError: if the folder is no run, is unfinished, or holds another model's weights.
@@ -114,8 +149,8 @@ def load_run(run: str | Path) -> tuple[GeoJEPA, TrainConfig, dict]:
             "give back the ones that its config.json names"
         )
     model = GeoJEPA(config.model)
-    weights, _ = load_tensors(folder / "model.safetensors")
-    load_weights(model, weights, folder / "model.safetensors")
+    path = folder / {"last": "model.safetensors", "best": "best.safetensors"}[weights]
+    load_weights(model, load_tensors(path)[0], path)
     return model.eval(), config, facts
 
 

@@ -18,12 +18,12 @@ from geojepa.data.splits import Split, split, tile_keys
 from geojepa.errors import GeoJEPAError
 from geojepa.files import sha256
 from geojepa.model.batch import Batches
-from geojepa.model.embedding import embed_tiles
 from geojepa.model.jepa import GeoJEPA
 from geojepa.model.modalities import backbone_of
 from geojepa.origin import code_state, version_of
 from geojepa.training.ahead import Pass, passes_ahead
 from geojepa.training.checkpoint import (
+    Best,
     load_checkpoint,
     read_config,
     save_checkpoint,
@@ -34,7 +34,6 @@ from geojepa.training.config import TrainConfig, config_to_dict
 from geojepa.training.gradients import add_gradients, together
 from geojepa.training.log import Log
 from geojepa.training.processes import Processes, Termination, processes
-from geojepa.training.rank import effective_rank
 from geojepa.training.sampling import (
     masks_of_step,
     passes_per_step,
@@ -43,6 +42,7 @@ from geojepa.training.sampling import (
     steps_per_epoch,
 )
 from geojepa.training.schedule import optimizer_of, set_schedules
+from geojepa.training.watch import watch
 
 SAVE_SECONDS = 20.0
 
@@ -62,7 +62,7 @@ def pretrain(
         device: "cpu", "cuda", or "auto" for a GPU where there is one.
 
     Returns:
-        The folder, with config.json, model.safetensors and metrics.jsonl.
+        The folder, with config.json, model.safetensors, best.safetensors and metrics.jsonl.
 
     Raises:
         GeoJEPAError: if the folder holds a run of other settings or of another corpus, or if no
@@ -189,6 +189,7 @@ def _train(run: Run) -> None:
         first, seconds = load_checkpoint(out, model, optimizer)
     forward = together(model, here)
     log = Log(out / "metrics.jsonl", first) if here.is_first else None
+    best = Best(out / "best.safetensors")
     started = saved = time.monotonic()
     model.train()
     bar = tqdm(
@@ -221,15 +222,16 @@ def _train(run: Run) -> None:
             epoch, rest = divmod(step + 1, run.per_epoch)
             is_watched = rest == 0 and epoch % max(1, config.epochs // 10) == 0
             if is_watched:
-                row["effective_rank"] = effective_rank(embed_tiles(model, run.batches, run.watched))
-                model.train()
+                measured = watch(model, run.batches, config, run.rows, run.watched)
+                row |= measured
+                best.offer(model, step + 1, measured)
             log.write(row)
             if is_watched:
                 log.flush()
                 if bar.disable:
-                    print(
-                        f"step {step + 1} of {run.steps}, loss {log.last['loss']:.3f}", flush=True
-                    )
+                    rest = ", ".join(f"{name} {value:.3f}" for name, value in measured.items())
+                    said = f"step {step + 1} of {run.steps}, loss {log.last['loss']:.3f}, {rest}"
+                    print(said, flush=True)
             if log.last:
                 bar.set_postfix(loss=f"{log.last['loss']:.3f}", refresh=False)
             now = time.monotonic()
@@ -242,16 +244,17 @@ def _train(run: Run) -> None:
                 raise SystemExit(128 + signal.SIGTERM)
     if log is not None:
         log.close()
-        _finish(run, seconds + time.monotonic() - started)
+        _finish(run, best, seconds + time.monotonic() - started)
 
 
-def _finish(run: Run, seconds: float) -> None:
+def _finish(run: Run, best: Best, seconds: float) -> None:
     """Write the weights and the facts of a run that has ended."""
     out, device = run.out, run.processes.device
     facts = read_config(out) | {
         "seconds": round(seconds, 1),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
         "processes": run.processes.world,
+        "best": best.facts,
         "threads": torch.get_num_threads(),
         "parameters": sum(p.numel() for p in run.model.teacher.parameters()),
         "versions": {name: version_of(name) for name in ("torch", "geojepa")},

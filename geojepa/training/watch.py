@@ -1,0 +1,123 @@
+"""How good a representation is while it is learnt: rank, agreement, and a probe on validation.
+
+Nothing here touches the weights, the generators of training, or a test tile.
+"""
+
+import numpy as np
+import torch
+from scipy.linalg import eigh
+from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch.nn import functional as F
+
+from geojepa.data.labels import SAME_VIEW
+from geojepa.model.batch import Batches
+from geojepa.model.embedding import embed_tiles
+from geojepa.model.jepa import GeoJEPA
+from geojepa.training.config import TrainConfig
+from geojepa.training.rank import effective_rank
+from geojepa.training.sampling import masks_of_step
+
+# those of the headline
+TASKS = ("traffic_signals", "max_speed", "bridge", "car_bridge")
+MAX_TILES = 192
+# of LiDAR: draws of masks, tiles, and what is added to the scatter within a tile
+VIEWS, VIEWED, DELTA = 4, 32, 1e-4
+
+
+def watch(
+    model: GeoJEPA, batches: Batches, config: TrainConfig, train: np.ndarray, held: np.ndarray
+) -> dict[str, float]:
+    """Measures of the teacher's embeddings.
+
+    Args:
+        model: in any mode; it is left in training.
+        batches: of its corpus.
+        config: of the run.
+        train: rows of training tiles, which fit the probe.
+        held: rows of validation tiles, which everything is measured on.
+
+    Returns:
+        effective_rank (RankMe) of tiles; token_rank of their tokens; lidar; agreement, the mean
+        cosine of the student's and the teacher's tokens; probe, see `probe`, where it can be had.
+    """
+    held = _some(held, MAX_TILES)
+    batch = batches(held[:32]).to(next(model.parameters()).device)
+    model.eval()
+    with torch.no_grad():
+        teacher, student = model.teacher(batch), model.student(batch)
+    found = {
+        "effective_rank": effective_rank(embed_tiles(model, batches, held)),
+        "token_rank": effective_rank(teacher.float().cpu().numpy()),
+        "lidar": lidar(student_views(model, batches, config, held)),
+        "agreement": float(F.cosine_similarity(student, teacher).mean()),
+    }
+    score = probe(model, batches, _some(train, MAX_TILES), held)
+    model.train()
+    return found if score is None else found | {"probe": score}
+
+
+def _some(rows: np.ndarray, count: int) -> np.ndarray:
+    """At most so many of the rows, evenly spaced."""
+    return rows[:: max(1, -(-len(rows) // count))]
+
+
+def probe(model: GeoJEPA, batches: Batches, train: np.ndarray, held: np.ndarray) -> float | None:
+    """Mean R2 on held tiles of ridge regressions on embeddings without the tasks' evidence.
+
+    A task without two different labels in both parts is left out; None if none is left.
+    """
+    parts = train, held
+    scores = []
+    features: dict[str, tuple[np.ndarray, ...]] = {}
+    for task in TASKS:
+        label = batches.corpus.tiles[task].to_numpy(float)
+        known = [np.isfinite(label[rows]) for rows in parts]
+        y, y_held = (label[rows][is_known] for rows, is_known in zip(parts, known, strict=True))
+        if min(len(np.unique(y)), len(np.unique(y_held))) < 2:
+            continue
+        if task == "traffic_signals":
+            y, y_held = np.log1p(y), np.log1p(y_held)
+        view = SAME_VIEW.get(task, task)
+        if view not in features:
+            features[view] = tuple(embed_tiles(model, batches, rows, view) for rows in parts)
+        x, x_held = (x[is_known] for x, is_known in zip(features[view], known, strict=True))
+        ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 11)))
+        scores.append(ridge.fit(x, y).score(x_held, y_held))
+    return float(np.mean(scores)) if scores else None
+
+
+@torch.no_grad()
+def student_views(
+    model: GeoJEPA, batches: Batches, config: TrainConfig, rows: np.ndarray
+) -> np.ndarray:
+    """(VIEWS, T, width): the mean token of the student's context under so many draws of masks."""
+    batch = batches(rows[:VIEWED]).to(next(model.parameters()).device)
+    content = model.student.tokenizer(batch) + model.student.position(batch.box, batch.modality)
+    found = []
+    for view in range(VIEWS):
+        masks = masks_of_step(batch, config, view)[1]
+        count = masks.cu_context.diff().long()
+        tokens = model.student.encoder(content[masks.context], masks.cu_context, int(count.max()))
+        pooled = torch.segment_reduce(tokens, "mean", lengths=count, initial=0.0)
+        found.append(pooled.float().cpu().numpy())
+    return np.stack(found)
+
+
+def lidar(views: np.ndarray) -> float:
+    """LiDAR of (views, T, D) embeddings: the rank of what tells tiles apart (arXiv:2312.04000).
+
+    exp of the entropy of the eigenvalues of between-tile scatter in units of within-tile scatter;
+    a tile is a class, its views are the samples.
+    """
+    views = views.astype(np.float64)
+    mean = views.mean(axis=0)
+    between = np.cov(mean.T, bias=True)
+    apart = (views - mean).reshape(-1, views.shape[-1])
+    within = apart.T @ apart / len(apart) + DELTA * np.eye(views.shape[-1])
+    values = eigh(between, within, eigvals_only=True).clip(min=0)
+    if values.sum() == 0:
+        return 1.0
+    share = values / values.sum() + 1e-12
+    return float(np.exp(-(share * np.log(share)).sum()))

@@ -1,0 +1,110 @@
+"""What is watched while training, against first principles, and that watching changes nothing."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from geojepa.data.corpus import Corpus
+from geojepa.data.splits import split
+from geojepa.model.batch import Batches
+from geojepa.training import loop
+from geojepa.training.checkpoint import Best, load_run, load_tensors
+from geojepa.training.presets import preset
+from geojepa.training.watch import DELTA, TASKS, lidar, probe, watch
+
+TINY = replace(preset("smoke-t"), epochs=6)
+
+
+@pytest.fixture(scope="module")
+def run(wide_corpus, tmp_path_factory):
+    return loop.pretrain(wide_corpus, tmp_path_factory.mktemp("run") / "a", TINY, "cpu")
+
+
+def test_lidar_counts_the_directions_that_tell_tiles_apart():
+    """Six tiles' worth of signal in three directions, noise in all: only three count."""
+    generator = np.random.default_rng(0)
+    tiles = np.zeros((200, 8))
+    tiles[:, :3] = generator.normal(size=(200, 3))
+    clean = tiles + 0.01 * generator.normal(size=(10, 200, 8))
+    assert 2.5 < lidar(clean) < 3.5
+    noise = generator.normal(size=(10, 200, 8))
+    assert lidar(noise) > 5  # no direction stands out
+    assert lidar(np.ones((4, 10, 3))) == 1.0
+
+
+def test_lidar_equals_its_definition():
+    views = np.random.default_rng(1).normal(size=(3, 20, 4)) + np.arange(20)[:, None] * [1, 0, 0, 2]
+    mean = views.mean(0)
+    between = sum(np.outer(m, m) for m in mean - mean.mean(0)) / 20
+    within = sum(np.outer(d, d) for d in (views - mean).reshape(-1, 4)) / 60 + DELTA * np.eye(4)
+    values, vectors = np.linalg.eigh(within)
+    half = vectors @ np.diag(values**-0.5) @ vectors.T
+    found = np.linalg.eigvalsh(half @ between @ half)
+    share = found / found.sum()
+    assert lidar(views) == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-6)
+
+
+def test_a_run_is_watched(run):
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    watched = [row for row in rows if "effective_rank" in row]
+    assert len(watched) == 6
+    for row in watched:
+        assert row["effective_rank"] >= 1
+        assert row["token_rank"] > 1
+        assert row["lidar"] >= 1
+        assert -1 <= row["agreement"] <= 1
+        assert row["probe"] <= 1
+
+
+def test_the_best_is_kept_by_probe_and_can_be_loaded(run, wide_corpus):
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    best = max((row for row in rows if "probe" in row), key=lambda row: row["probe"])
+    facts = json.loads((run / "config.json").read_text())["best"]
+    assert facts == {"step": best["step"], "measure": "probe", "score": best["probe"]}
+    model = load_run(run, "best")[0]
+    last = load_run(run)[0]
+    parts = split(wide_corpus.tiles, 0)
+    batches = Batches(wide_corpus, model.config)
+    again = watch(model, batches, TINY, parts.train, parts.validation)
+    assert again["probe"] == pytest.approx(best["probe"], abs=1e-6)
+    ending = watch(last, batches, TINY, parts.train, parts.validation)
+    assert ending["probe"] == pytest.approx(rows[-1]["probe"], abs=1e-6)
+
+
+def test_watching_changes_no_weight(run, wide_corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "watch", lambda *_: {"effective_rank": 1.0})
+    blind = loop.pretrain(wide_corpus, tmp_path / "blind", TINY, "cpu")
+    one, other = (load_tensors(folder / "model.safetensors")[0] for folder in (run, blind))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_no_test_tile_is_looked_at(run, wide_corpus):
+    """Nonsense in the labels of test tiles changes nothing that is measured."""
+    parts = split(wide_corpus.tiles, 0)
+    model = load_run(run)[0]
+    spoilt = Corpus.open(wide_corpus.paths)
+    rows = np.setdiff1d(np.arange(len(spoilt)), np.concatenate([parts.train, parts.validation]))
+    for task in TASKS:
+        column = spoilt.tiles[task].astype(float)
+        column.iloc[rows] = 1e6
+        spoilt.tiles[task] = column
+    found = [
+        probe(model, Batches(corpus, model.config), parts.train, parts.validation)
+        for corpus in (wide_corpus, spoilt)
+    ]
+    assert found[0] == found[1] is not None
+
+
+def test_best_so_far_outlives_the_process(run, tmp_path):
+    model = load_run(run)[0]
+    best = Best(tmp_path / "best.safetensors")
+    best.offer(model, 3, {"effective_rank": 2.0, "probe": -0.25})
+    again = Best(tmp_path / "best.safetensors")
+    assert again.facts == {"step": 3, "measure": "probe", "score": -0.25}
+    again.offer(model, 4, {"effective_rank": 9.0, "probe": -0.5})
+    assert again.facts["step"] == 3
+    again.offer(model, 5, {"effective_rank": 1.0, "probe": 0.1})
+    assert Best(tmp_path / "best.safetensors").facts["step"] == 5
