@@ -70,8 +70,9 @@ def load_checkpoint(
     for name, parameter in _trained(model).items():
         prefix = f"optimizer.{name}."
         optimizer.state[parameter] = {
-            # the count of steps stays on the CPU, as AdamW keeps it
-            k[len(prefix) :]: v if k.endswith(".step") else v.to(parameter.device)
+            # the count of steps stays on the CPU, as AdamW keeps it; the rest is copied out of the
+            # file's memory, which may start anywhere
+            k[len(prefix) :]: v if k.endswith(".step") else v.to(parameter.device, copy=True)
             for k, v in tensors.items()
             if k.startswith(prefix)
         }
