@@ -170,5 +170,9 @@ def test_what_contradicts_itself_is_refused():
         TrainConfig(model=ModelConfig("t"), masks=MaskConfig(modality=(200, 450, 150)))
     with pytest.raises(GeoJEPAError, match="predictor_context"):
         ModelConfig(predictor_context="half")
+    with pytest.raises(GeoJEPAError, match="context_weight"):
+        TrainConfig(
+            model=ModelConfig(predictor_context="full"), loss=LossConfig(context_weight=0.5)
+        )
     with pytest.raises(GeoJEPAError, match="warm_up and cooldown"):
         TrainConfig(warm_up=0.2)

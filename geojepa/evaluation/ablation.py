@@ -66,7 +66,7 @@ FACTORS: dict[str, Changes] = {
 def factors_of(base: TrainConfig) -> tuple[str, ...]:
     """The factors that a recipe can be changed by: some need a second modality."""
     alone = len(base.model.token_modalities) == 1
-    of_two = ("masks: modality alone", "input: no modality")
+    of_two = ("loss: mean over tokens", "masks: modality alone", "input: no modality")
     return tuple(name for name in FACTORS if not (alone and name in of_two))
 
 
