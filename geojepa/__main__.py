@@ -61,9 +61,11 @@ def prepare(
         from geojepa.data.corpus import Corpus
         from geojepa.model.feature_cache import geometry_features, tag_features
 
-        known = {"geometry": geometry_features, "tags": tag_features}
-        for kind in features:
-            known[kind](Corpus.open(out))
+        corpus = Corpus.open(out)
+        if "geometry" in features:
+            geometry_features(corpus)
+        if "tags" in features:
+            tag_features(corpus)
     print(prepared_text(out))
 
 

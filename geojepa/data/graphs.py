@@ -15,6 +15,8 @@ import shapely
 
 from geojepa.data.visibility import visible_pairs
 
+POINT, LINE, OUTER, INNER = range(4)
+
 
 @dataclass(frozen=True)
 class Graphs:
@@ -23,6 +25,7 @@ class Graphs:
     Attributes:
         node: (V, 2) float64, tile units, in the order of the vertices.
         part: (V,) int32, the primitive part of its geometry that a node belongs to, from 0.
+        kind: (V,) int8, what the part is: `POINT`, `LINE`, `OUTER` ring or `INNER` ring of an area.
         cu_nodes: (N + 1,) int64.
         edge: (E, 2) int64 rows of `node`, first < second, sorted within each geometry, no doubles.
         is_visibility: (E,) bool: the edge joins two parts rather than running along one.
@@ -31,6 +34,7 @@ class Graphs:
 
     node: np.ndarray
     part: np.ndarray
+    kind: np.ndarray
     cu_nodes: np.ndarray
     edge: np.ndarray
     is_visibility: np.ndarray
@@ -49,18 +53,20 @@ def geometry_graphs(geometry: np.ndarray, k: int = 1) -> Graphs:
         geometry: (N,) shapely geometries of any type, None or empty included, in tile units.
         k: visibility edges that a node asks for; it may get more from nodes that ask for it.
     """
-    node, part, cu_nodes, within = _parts(np.asarray(geometry, dtype=object))
+    node, part, kind, cu_nodes, within = _parts(np.asarray(geometry, dtype=object))
     owner = np.repeat(np.arange(len(cu_nodes) - 1), np.diff(cu_nodes))
     seen = visible_pairs(node, part, owner, within, k) if k > 0 else within[:0]
     edge = np.concatenate([within, seen])
     order = np.lexsort(edge.T[::-1])
     edge = edge[order]
     cu_edges = np.searchsorted(edge[:, 0], cu_nodes)
-    return Graphs(node, part, cu_nodes, edge, order >= len(within), cu_edges)
+    return Graphs(node, part, kind, cu_nodes, edge, order >= len(within), cu_edges)
 
 
-def _parts(geometry: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """`node`, `part`, `cu_nodes` of the graphs, and their edges within parts (e, 2)."""
+def _parts(
+    geometry: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """`node`, `part`, `kind`, `cu_nodes` of the graphs, and their edges within parts (e, 2)."""
     shape, owner = shapely.get_parts(geometry, return_index=True)
     while (shapely.get_type_id(shape) > 3).any():
         shape, outer = shapely.get_parts(shape, return_index=True)
@@ -68,7 +74,10 @@ def _parts(geometry: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
     is_area = shapely.get_type_id(shape) == 3
     ring, area = shapely.get_rings(shape[is_area], return_index=True)
     place = np.concatenate([np.flatnonzero(~is_area), np.flatnonzero(is_area)[area]])
+    kind = np.where(np.diff(area, prepend=-1) != 0, OUTER, INNER)
+    kind = np.concatenate([np.where(shapely.get_type_id(shape[~is_area]) == 0, POINT, LINE), kind])
     order = np.argsort(place, kind="stable")
+    kind = kind[order].astype(np.int8)
     shape, owner = np.concatenate([shape[~is_area], ring])[order], owner[place[order]]
 
     xy, piece = shapely.get_coordinates(shape, return_index=True)
@@ -85,9 +94,9 @@ def _parts(geometry: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
     within = np.sort(np.stack([row[joins - 1], row[joins]], axis=1), axis=1)
     within = np.unique(within, axis=0)
 
-    node, owner_of = xy[~closes], owner[piece[~closes]]
+    node, kind, owner_of = xy[~closes], kind[piece[~closes]], owner[piece[~closes]]
     cu_nodes = np.searchsorted(owner_of, np.arange(len(geometry) + 1))
     # Parts count from zero in each geometry, and only those that have a node.
     number = np.cumsum(is_first[~closes]) - 1
     part = number - number[cu_nodes[owner_of]] if len(number) else number
-    return node, part.astype(np.int32), cu_nodes, within
+    return node, part.astype(np.int32), kind, cu_nodes, within

@@ -60,6 +60,7 @@ FACTORS: dict[str, Changes] = {
     "input: no position": {"model.encodings": ("modality",)},
     "input: no modality": {"model.encodings": ("position",)},
     "input: numbers as numbers": {"model.numbers": True},
+    "input: geometry network": {"model.geometry": "network"},
 }
 
 
@@ -67,7 +68,8 @@ def factors_of(base: TrainConfig) -> tuple[str, ...]:
     """The factors that a recipe can be changed by: some need a second modality."""
     alone = len(base.model.token_modalities) == 1
     of_two = ("loss: mean over tokens", "masks: modality alone", "input: no modality")
-    return tuple(name for name in FACTORS if not (alone and name in of_two))
+    left = of_two * alone + ("input: geometry network",) * (not base.model.has_geometry)
+    return tuple(name for name in FACTORS if name not in left)
 
 
 def changed(config: TrainConfig, changes: Changes) -> TrainConfig:

@@ -50,7 +50,7 @@ class Untrained:
         self.config = config
         self.seeds = tuple(seeds)
         self.modalities = config.modalities.upper()
-        self.batches = Batches(corpus, config)
+        self.corpus = corpus
         model = self.model(self.seeds[0])
         self.parameters = sum(p.numel() for p in model.teacher.parameters())
 
@@ -64,7 +64,8 @@ class Untrained:
 
     def features(self, rows: np.ndarray, hide: str | None, split: Split, seed: int) -> np.ndarray:
         """Embeddings (len(rows), 4 width)."""
-        return embed_tiles(self.model(seed), self.batches, rows, hide)
+        model = self.model(seed)
+        return embed_tiles(model, Batches(self.corpus, self.config, model.shapes), rows, hide)
 
 
 class Pretrained:
@@ -95,7 +96,7 @@ class Pretrained:
         self.parameters = sum(p.numel() for p in model.teacher.parameters())
         self.seconds = float(np.mean([one.get("seconds", np.nan) for one in facts]))
         self.device = facts[0].get("device", "")
-        self.batches = Batches(corpus, config.model)
+        self.corpus = corpus
 
     def run(self, split: Split, seed: int) -> Path:
         """The run of a split and seed; the only run of a seed serves every split.
@@ -115,7 +116,7 @@ class Pretrained:
     def features(self, rows: np.ndarray, hide: str | None, split: Split, seed: int) -> np.ndarray:
         """Embeddings (len(rows), 4 width)."""
         model, _, _ = load_run(self.run(split, seed))
-        return embed_tiles(model, self.batches, rows, hide)
+        return embed_tiles(model, Batches(self.corpus, self.config, model.shapes), rows, hide)
 
 
 def benchmark_run(

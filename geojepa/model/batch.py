@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from geojepa.data.corpus import Corpus
+from geojepa.errors import GeoJEPAError
 from geojepa.model.config import ModelConfig
 from geojepa.model.feature_cache import geometry_features
+from geojepa.model.graph_network import GraphNetwork
 from geojepa.model.modalities import modality_classes
 from geojepa.model.numbers import entity_numbers, tag_numbers
 from geojepa.model.tags import TagTable
@@ -30,7 +32,7 @@ class Batch:
         modality: (S,) uint8, its number in `ModelConfig.token_modalities`; 0 is an entity.
         entity_slot: (N,) int64, the token of each entity.
         cu_tags: (N + 1,) int64 and tag_rows: (K,) int64, rows of the tag table.
-        geometry: (N, GEOMETRY_DIM) float32, or (N, 0).
+        geometry: (N, D) float32, of the Fourier transform or the geometry network, or (N, 0).
         numbers: (N, NUMBERS_DIM) float32, or (N, 0); see `entity_numbers`.
         slots: the tokens of each other modality, by its name: (n,) int64.
         values: what its content is made of, by its name: (n, F) float32.
@@ -79,15 +81,28 @@ class Batch:
 class Batches:
     """Makes batches of a corpus for a model: tags, geometries, the tokens of each modality.
 
-    Geometry features depend on no weight: they are computed once for a corpus and kept, see
-    `feature_cache`.
+    Geometry features are computed once for a corpus, and for a geometry network's weights, and
+    kept, see `feature_cache`.
+
+    Args:
+        corpus: the tiles.
+        config: of the model.
+        network: the model's `shapes`, where it has a network that reads geometries.
+
+    Raises:
+        GeoJEPAError: if the network is lacking.
     """
 
-    def __init__(self, corpus: Corpus, config: ModelConfig):
+    def __init__(self, corpus: Corpus, config: ModelConfig, network: GraphNetwork | None = None):
         self.corpus = corpus
         self.config = config
+        if config.has_geometry_network and network is None:
+            raise GeoJEPAError(
+                "this model reads geometries with a network of its own; give it: "
+                "Batches(corpus, model.config, model.shapes)"
+            )
         self.tag_row = TagTable.load().lookup(corpus.vocabulary)
-        self.geometry = geometry_features(corpus) if config.has_geometry else None
+        self.geometry = geometry_features(corpus, network) if config.has_geometry else None
         self.numbers = tag_numbers(corpus.vocabulary) if config.numbers else None
         self.sources = {one.name: one.source(corpus, config) for one in modality_classes(config)}
 
@@ -119,7 +134,7 @@ class Batches:
         cu_tags = np.concatenate([[0], np.cumsum(known)])[data.cu_tags]
         geometry = np.empty((len(entity_slot), 0), dtype=np.float32)
         if self.geometry is not None:
-            geometry = self.geometry[data.entity]
+            geometry = self.geometry[data.entity].astype(np.float32, copy=False)
         numbers = np.empty((len(entity_slot), 0), dtype=np.float32)
         if self.numbers is not None:
             numbers = entity_numbers(*self.numbers, data.tag_ids, data.cu_tags)

@@ -43,6 +43,11 @@ class ModelConfig:
     target_depths: int = 1
     """Depths of the teacher whose latents are predicted, evenly spaced, its output the last."""
     dropout: float = 0.0
+    geometry: str = "fourier"
+    """What a geometry's vector is: its Fourier transform, exact and training-free; or "network",
+    the sums of a graph network that the run pretrains first and freezes, as in the paper."""
+    geometry_width: int = 64
+    """Of the graph network; its vectors are four times as long."""
     image: str = "patches"
     """What image tokens are: patches of pixels, or those of a frozen vision transformer, by its
     name on the Hugging Face hub or its folder; see `model/backbone.py`."""
@@ -59,6 +64,7 @@ class ModelConfig:
             predictor_context=("shared", "full"),
             image_size=(112, 224),
             targets=("teacher", "random"),
+            geometry=("fourier", "network"),
             target_depths=tuple(range(1, self.depth + 1)),
         )
         if self.width % self.heads or self.predictor_width % self.predictor_heads:
@@ -68,6 +74,11 @@ class ModelConfig:
     def has_geometry(self) -> bool:
         """Whether entities carry their geometry."""
         return "g" in self.modalities
+
+    @property
+    def has_geometry_network(self) -> bool:
+        """Whether a network of the model's own reads the geometries."""
+        return self.has_geometry and self.geometry == "network"
 
     @property
     def has_image(self) -> bool:

@@ -59,7 +59,7 @@ def _depths(
 
 def embed_regions(model: GeoJEPA, corpus: Corpus) -> geopandas.GeoDataFrame:
     """Every tile of a corpus: index region_id, its footprint (EPSG:4326) and `embedding`."""
-    batches = Batches(corpus, model.config)
+    batches = Batches(corpus, model.config, model.shapes)
     vectors = embed_tiles(model, batches, np.arange(len(corpus)))
     frame = {"place": corpus.tiles.place, "embedding": list(vectors)}
     table = geopandas.GeoDataFrame(frame, geometry=corpus.tiles.geometry, crs=4326)
@@ -69,7 +69,7 @@ def embed_regions(model: GeoJEPA, corpus: Corpus) -> geopandas.GeoDataFrame:
 
 def embed_entities(model: GeoJEPA, corpus: Corpus) -> geopandas.GeoDataFrame:
     """Every entity of every tile: index feature_id, region_id, clipped geometry, `embedding`."""
-    batches = Batches(corpus, model.config)
+    batches = Batches(corpus, model.config, model.shapes)
     rows = np.arange(len(corpus))
     vectors = [
         latents[batch.entity_slot].cpu().numpy()

@@ -22,6 +22,12 @@ from geojepa.data.corpus import Corpus
 from geojepa.errors import GeoJEPAError
 from geojepa.files import cache_folder, whole
 from geojepa.model.geometry import ENCODER_VERSION, GEOMETRY_DIM, encode_geometries
+from geojepa.model.graph_network import (
+    LAYERS,
+    NETWORK_VERSION,
+    GraphNetwork,
+    encode_by_network,
+)
 from geojepa.model.tags import TAG_DIM, TagTable, entity_tag_embeddings
 
 # tiles whose entities, and images of 150 kB, are held in memory at once
@@ -71,17 +77,29 @@ class PatchEncoder(Protocol):
         ...
 
 
-def geometry_features(corpus: Corpus) -> Rows:
-    """(all entities, GEOMETRY_DIM) float32 of `encode_geometries`, by position in the corpus."""
+def geometry_features(corpus: Corpus, network: GraphNetwork | None = None) -> Rows:
+    """Vectors of all entities' geometries, by position in the corpus.
+
+    Args:
+        corpus: the tiles.
+        network: that encodes them, (entities, LAYERS * width) float16; without it their Fourier
+            transform, (entities, GEOMETRY_DIM) float32.
+    """
+    width, name = GEOMETRY_DIM, f"fourier {ENCODER_VERSION}"
+    if network is not None:
+        width, name = LAYERS * network.width, f"network {NETWORK_VERSION} {network.sha256()}"
+    # the network's are a run's own, and take space for each
+    kind = np.float32 if network is None else np.float16
 
     def kept(one: Corpus) -> np.ndarray:
         def encode(tiles: np.ndarray) -> np.ndarray:
             data = one.read(tiles)
-            return encode_geometries(data.geometry, data.box)
+            if network is None:
+                return encode_geometries(data.geometry, data.box)
+            return encode_by_network(network, data.geometry, data.box)
 
-        name = f"fourier {ENCODER_VERSION}"
-        tiles, shape = np.arange(len(one)), (one.entities, GEOMETRY_DIM)
-        return cached(one, "geometry", name, shape, np.float32, tiles, encode)
+        tiles, shape = np.arange(len(one)), (one.entities, width)
+        return cached(one, "geometry", name, shape, kind, tiles, encode)
 
     return Rows([kept(one) for one in _parts(corpus)])
 

@@ -36,6 +36,41 @@ _COORDINATES_PER_CHUNK = 1 << 14
 _COLLECTION = 7
 
 
+class Frame(NamedTuple):
+    """The frames of N boxes.
+
+    The origin is the box centre, the axes go along the box's sides, the first from the first corner
+    to the second, and half the longer side is one.
+    """
+
+    centre: NDArray[np.float64]  # (N, 2)
+    axis: NDArray[np.float64]  # (N, 2) unit vector, zero where the box has no first side
+    sides: NDArray[np.float64]  # (N, 2) lengths in tiles, the first side's first
+    scale: NDArray[np.float64]  # (N,) tiles a unit
+
+    @classmethod
+    def of(cls, box: NDArray[np.floating]) -> "Frame":
+        """Frames of boxes (N, 8), corners in tile units."""
+        corners = np.asarray(box, dtype=np.float64).reshape(-1, 4, 2)
+        sides = np.linalg.norm(corners[:, [1, 2]] - corners[:, [0, 1]], axis=2)
+        axis = corners[:, 1] - corners[:, 0]
+        axis = axis / np.maximum(np.linalg.norm(axis, axis=1, keepdims=True), 1e-18)
+        scale = np.maximum(sides.max(axis=1, initial=0), 1e-9) / 2
+        return cls(corners.mean(axis=1), axis, sides, scale)
+
+    def local(self, xy: NDArray[np.float64], owner: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Positions (n, 2) in tile units, seen from the box of their owner (n,)."""
+        x, y = (xy - self.centre[owner]).T
+        ux, uy = self.axis[owner].T
+        return np.stack([ux * x + uy * y, ux * y - uy * x], axis=1) / self.scale[owner, None]
+
+    def tile(self, xy: NDArray[np.float64], owner: NDArray[np.intp]) -> NDArray[np.float64]:
+        """The inverse of `local`."""
+        x, y = (xy * self.scale[owner, None]).T
+        ux, uy = self.axis[owner].T
+        return np.stack([ux * x - uy * y, uy * x + ux * y], axis=1) + self.centre[owner]
+
+
 class Atoms(NamedTuple):
     """The points and edges of N geometries in their box frames, and what they add up to.
 
@@ -57,9 +92,8 @@ class Atoms(NamedTuple):
 def encode_geometries(geometry: NDArray[np.object_], box: NDArray[np.floating]) -> np.ndarray:
     """Describe each geometry by its Fourier transform in the frame of its box and by its size.
 
-    The frame has its origin at the box centre and its axes along the box's sides, the first from
-    the first corner to the second, and is scaled by half the longer side. Of a collection only the
-    members of the highest dimension count. An empty or missing geometry is all zeros.
+    For the frame see `Frame`. Of a collection only the members of the highest dimension count. An
+    empty or missing geometry is all zeros.
 
     Args:
         geometry: (N,) shapely geometries in tile units, of any type.
@@ -79,19 +113,18 @@ def encode_geometries(geometry: NDArray[np.object_], box: NDArray[np.floating]) 
 
 
 def _encode(geometry: NDArray[np.object_], box: NDArray[np.float64]) -> NDArray[np.float64]:
-    corners = box.reshape(-1, 4, 2)
-    sides = np.linalg.norm(corners[:, [1, 2]] - corners[:, [0, 1]], axis=2)
-    scale = np.maximum(sides.max(axis=1), 1e-9) / 2
-    atoms = _atoms(geometry, corners, scale)
+    frame = Frame.of(box)
+    sides, scale = frame.sides, frame.scale
+    atoms = _atoms(geometry, frame)
     full = atoms.dimension >= 0
     scalars = np.column_stack(
         [
             *(atoms.dimension == dimension for dimension in range(3)),
             shapely.get_type_id(geometry) == _COLLECTION,
-            _log_size(sides),
+            log_size(sides),
             sides.min(axis=1) / (2 * scale),
             np.clip(atoms.area * scale**2 / np.maximum(sides.prod(axis=1), 1e-18), 0, 1),
-            _log_size(atoms.length * scale),
+            log_size(atoms.length * scale),
             np.log1p(atoms.pieces),
             np.log1p(atoms.holes),
         ]
@@ -100,7 +133,7 @@ def _encode(geometry: NDArray[np.object_], box: NDArray[np.float64]) -> NDArray[
     return np.column_stack([transform.real, transform.imag, scalars]) * full[:, None]
 
 
-def _log_size(tiles: NDArray[np.float64]) -> NDArray[np.float64]:
+def log_size(tiles: NDArray[np.float64]) -> NDArray[np.float64]:
     """Lengths on a logarithmic scale from 0 to 1, which is a whole tile."""
     return np.log1p(tiles / _UNIT) / np.log1p(1 / _UNIT)
 
@@ -125,25 +158,14 @@ def _transform(atoms: Atoms) -> NDArray[np.complex128]:
     return factor * total / mass[:, None]
 
 
-def _atoms(
-    geometry: NDArray[np.object_], corners: NDArray[np.float64], scale: NDArray[np.float64]
-) -> Atoms:
-    """Take the geometries apart. corners: (N, 4, 2) of the boxes; scale: (N,) tiles a unit."""
+def _atoms(geometry: NDArray[np.object_], frame: Frame) -> Atoms:
+    """Take the geometries apart."""
     count = len(geometry)
-    centre = corners.mean(axis=1)
-    axis = (corners[:, 1] - corners[:, 0]).astype(np.float64)
-    axis /= np.maximum(np.linalg.norm(axis, axis=1, keepdims=True), 1e-18)
-
-    def framed(xy: NDArray[np.float64], owner: NDArray[np.intp]) -> NDArray[np.float64]:
-        x, y = (xy - centre[owner]).T
-        ux, uy = axis[owner].T
-        return np.stack([ux * x + uy * y, ux * y - uy * x], axis=1) / scale[owner, None]
-
     parts, owner, dimension = _simple_parts(geometry)
     pieces = np.bincount(owner, minlength=count)
     kind = dimension[owner]
     point_owner = owner[kind == 0]
-    points = framed(shapely.get_coordinates(parts[kind == 0]), point_owner)
+    points = frame.local(shapely.get_coordinates(parts[kind == 0]), point_owner)
     rings, ring_polygon = shapely.get_rings(parts[kind == 2], return_index=True)
     # of each polygon the exterior ring comes first
     is_exterior = np.diff(ring_polygon, prepend=-1) > 0
@@ -154,7 +176,7 @@ def _atoms(
     path_owner = np.concatenate([owner[kind == 1], ring_owner])
     role = np.concatenate([np.zeros((kind == 1).sum()), np.where(is_exterior, 1.0, -1.0)])
     xy, path = shapely.get_coordinates(paths, return_index=True)
-    xy = framed(xy, path_owner[path])
+    xy = frame.local(xy, path_owner[path])
     is_edge = path[1:] == path[:-1]
     start, end, path = xy[:-1][is_edge], xy[1:][is_edge], path[1:][is_edge]
     step, edge_owner = end - start, path_owner[path]

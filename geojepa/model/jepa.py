@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from geojepa.errors import GeoJEPAError
 from geojepa.model.batch import Batch
 from geojepa.model.config import LossConfig, ModelConfig
+from geojepa.model.graph_network import GraphNetwork
 from geojepa.model.losses import (
     errors_by_set,
     over_sets,
@@ -60,7 +61,14 @@ class Losses:
 
 
 class GeoJEPA(nn.Module):
-    """Student, teacher and predictor. The teacher's tokens are the representation."""
+    """Student, teacher and predictor. The teacher's tokens are the representation.
+
+    Attributes:
+        shapes: the frozen network that reads geometries; None where they need none. Its vectors
+            come with a batch: give it to `Batches`.
+    """
+
+    shapes: GraphNetwork | None
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -72,6 +80,9 @@ class GeoJEPA(nn.Module):
         self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
         if config.targets == "random":
             self.random = copy.deepcopy(self.student.tokenizer).requires_grad_(False).eval()
+        self.shapes = None
+        if config.has_geometry_network:
+            self.shapes = GraphNetwork(config.geometry_width).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "GeoJEPA":
         """Student and predictor train; the teacher never drops."""
@@ -79,6 +90,8 @@ class GeoJEPA(nn.Module):
         self.teacher.eval()
         if self.config.targets == "random":
             self.random.eval()
+        if self.shapes is not None:
+            self.shapes.eval()
         return self
 
     @torch.no_grad()

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from geojepa.model.batch import Batch
 from geojepa.model.config import ModelConfig
 from geojepa.model.geometry import GEOMETRY_DIM
+from geojepa.model.graph_network import LAYERS
 from geojepa.model.modalities import modality_classes
 from geojepa.model.numbers import NUMBERS_DIM
 from geojepa.model.tags import TagTable
@@ -38,7 +39,9 @@ class Tokenizer(nn.Module):
         self.register_buffer("table", matrix, persistent=False)
         self.tags = nn.Sequential(nn.Linear(matrix.shape[1], width), nn.LayerNorm(width))
         if config.has_geometry:
-            self.geometry = nn.Sequential(nn.Linear(GEOMETRY_DIM, width), nn.LayerNorm(width))
+            is_network = config.has_geometry_network
+            features = LAYERS * config.geometry_width if is_network else GEOMETRY_DIM
+            self.geometry = nn.Sequential(nn.Linear(features, width), nn.LayerNorm(width))
             self.fusion = mlp(2 * width, 2 * width, width)
         if config.numbers:
             self.numbers = nn.Linear(NUMBERS_DIM, width)

@@ -70,6 +70,8 @@ class TrainConfig:
     clip: float = 10.0
     bfloat16: bool = False
     """Autocast on a GPU; weights, optimiser and losses stay float32."""
+    geometry_steps: int = 1500
+    """Of the geometry network's pretraining, where the model has one."""
     seed: int = 0
     fold: int = 0
     """Fold held out for testing; -1 trains on every tile."""
@@ -81,6 +83,7 @@ class TrainConfig:
             "fold": (-1, 4),
             "batch_tiles": (1, 10**6),
             "pass_tiles": (1, 10**6),
+            "geometry_steps": (1, 10**6),
         }
         for name, (least, most) in limits.items():
             value = getattr(self, name)

@@ -18,6 +18,7 @@ from geojepa.data.splits import Split, split, tile_keys
 from geojepa.errors import GeoJEPAError
 from geojepa.files import sha256
 from geojepa.model.batch import Batches
+from geojepa.model.graph_network import GraphNetwork
 from geojepa.model.jepa import GeoJEPA
 from geojepa.model.modalities import backbone_of
 from geojepa.origin import code_state, version_of
@@ -25,12 +26,15 @@ from geojepa.training.ahead import Pass, passes_ahead
 from geojepa.training.checkpoint import (
     Best,
     load_checkpoint,
+    load_tensors,
+    load_weights,
     read_config,
     save_checkpoint,
     save_json,
     save_tensors,
 )
 from geojepa.training.config import TrainConfig, config_to_dict
+from geojepa.training.geometry import pretrain_geometry
 from geojepa.training.gradients import add_gradients, together
 from geojepa.training.log import Log
 from geojepa.training.processes import Processes, Termination, processes
@@ -92,16 +96,38 @@ def pretrain(
             raise GeoJEPAError(
                 f"a pass has fewer tiles than there are processes ({here.world}); start fewer"
             )
-        batches = Batches(corpus, config.model)
         torch.manual_seed(config.seed)
         model = GeoJEPA(config.model).to(here.device)
         if is_new and here.is_first:
             seen = sorted(tile_keys(corpus.tiles.iloc[rows]).tolist())
             save_json(out / "seen.json", {"tiles": seen})
             save_json(out / "config.json", facts)
+        if model.shapes is not None:
+            _first_stage(corpus, rows, model.shapes, config, out, here)
+        batches = Batches(corpus, config.model, model.shapes)
         watched = (parts.validation if parts and len(parts.validation) else rows)[:256]
         _train(Run(out, config, model, batches, rows, watched, here))
     return out
+
+
+def _first_stage(
+    corpus: Corpus,
+    rows: np.ndarray,
+    network: GraphNetwork,
+    config: TrainConfig,
+    out: Path,
+    here: Processes,
+) -> None:
+    """Pretrain the geometry network, or read what an earlier start of the run has pretrained."""
+    path = out / "geometry.safetensors"
+    if here.is_first and not path.is_file():
+        steps, seed = config.geometry_steps, config.seed
+        _, measured = pretrain_geometry(corpus, rows, network, steps, seed, here.device)
+        told = {name: repr(value) for name, value in measured.items()}
+        save_tensors(path, dict(network.state_dict()), told)
+    if here.world > 1:
+        torch.distributed.barrier()
+    load_weights(network, load_tensors(path)[0], path)
 
 
 def training_split(corpus: Corpus, fold: int) -> Split | None:
@@ -260,7 +286,11 @@ def _finish(run: Run, best: Best, seconds: float) -> None:
         "versions": {name: version_of(name) for name in ("torch", "geojepa")},
         **code_state(Path(__file__).parent),
     }
+    if run.model.shapes is not None:
+        measured = load_tensors(out / "geometry.safetensors")[1]
+        facts["geometry_network"] = {name: float(value) for name, value in measured.items()}
     weights = dict(run.model.state_dict())
     save_tensors(out / "model.safetensors", weights, {"preset": run.config.preset})
     save_json(out / "config.json", facts | {"weights_sha256": sha256(out / "model.safetensors")})
-    (out / "checkpoint.safetensors").unlink(missing_ok=True)
+    for name in ("checkpoint.safetensors", "geometry.safetensors"):
+        (out / name).unlink(missing_ok=True)

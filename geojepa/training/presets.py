@@ -45,6 +45,8 @@ def _paper(modalities: str) -> TrainConfig:
             predictor_heads=8,
             predictor_context="full",
             dropout=0.1,
+            geometry="network",
+            geometry_width=256,
             image_size=224,
         ),
         masks=_MASKS[modalities],
@@ -73,6 +75,7 @@ def _study(modalities: str) -> TrainConfig:
         predictor_width=96,
         predictor_depth=3,
         predictor_heads=4,
+        geometry_width=64,
         image_size=112,
     )
     # a thirtieth of the paper's steps or fewer: its slowest momentum would never see the student
@@ -96,6 +99,7 @@ def _smoke(modalities: str) -> TrainConfig:
         predictor_width=32,
         predictor_depth=1,
         predictor_heads=2,
+        geometry_width=16,
     )
     return replace(
         study,
@@ -104,6 +108,7 @@ def _smoke(modalities: str) -> TrainConfig:
         epochs=2,
         batch_tiles=8,
         pass_tiles=4,
+        geometry_steps=20,
     )
 
 
@@ -112,7 +117,7 @@ def _ours(modalities: str) -> TrainConfig:
     return replace(
         study,
         preset=f"ours-{modalities}",
-        model=replace(study.model, predictor_context="shared", registers=2),
+        model=replace(study.model, predictor_context="shared", registers=2, geometry="fourier"),
         masks=_MIXED if "i" in modalities else MaskConfig(),
         loss=LossConfig(vicreg_weight=0.02),
         cooldown=0.2,
