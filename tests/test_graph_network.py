@@ -1,4 +1,4 @@
-"""The geometry network: its triplets and experts against the definition, and what it must not mix."""
+"""The geometry network: triplets and experts against the definition, and what must not mix."""
 
 import math
 from dataclasses import replace
@@ -72,7 +72,8 @@ def test_triplets_are_all_paths_of_two_edges(shape):
     found = dict(
         zip(map(tuple, batch.triplet.tolist()), zip(expert, batch.shape, strict=True), strict=True)
     )
-    assert found.keys() == expected.keys() and len(found) == len(batch.triplet)
+    assert found.keys() == expected.keys()
+    assert len(found) == len(batch.triplet)
     for key, (number, numbers) in expected.items():
         assert found[key][0] == number
         assert found[key][1].tolist() == pytest.approx(numbers, abs=1e-5)
@@ -215,7 +216,7 @@ def test_a_run_carries_its_network(tiny_corpus, tmp_path):
     np.testing.assert_allclose(batch.geometry, direct, atol=2e-3, rtol=2e-3)
     other = geometry_features(tiny_corpus, fresh)[data.entity]
     assert np.abs(other - direct).max() > 0.1
-    with pytest.raises(GeoJEPAError, match="model.shapes"):
+    with pytest.raises(GeoJEPAError, match=r"model\.shapes"):
         Batches(tiny_corpus, model.config)
     with pytest.raises(GeoJEPAError, match="geometry"):
         ModelConfig(geometry="poly")

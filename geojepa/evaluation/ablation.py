@@ -16,6 +16,7 @@ from geojepa.evaluation.results import Results
 from geojepa.evaluation.systems import Pretrained, Untrained
 from geojepa.training.config import TrainConfig
 from geojepa.training.loop import pretrain
+from geojepa.training.presets import PRESETS, preset
 
 Changes = Mapping[str, Any]
 
@@ -87,6 +88,7 @@ def screen_factors(
     base: TrainConfig,
     factors: Sequence[str] = (),
     device: str = "auto",
+    seeds: int = 1,
 ) -> Results:
     """Train the base with one factor changed at a time, and measure all on validation tiles.
 
@@ -96,22 +98,33 @@ def screen_factors(
         corpus: the tiles.
         out: folder of the runs, one folder a factor.
         base: the recipe; its fold is held out and not looked at, see `splits.screen`.
-        factors: of `FACTORS`, the recipe among them; all that it can be changed by without.
+        factors: of `FACTORS`, the recipe among them, or names of presets, which are trained for
+            as many epochs; all that the recipe can be changed by without.
         device: of pretraining.
+        seeds: runs of each, from the base's seed on.
 
     Raises:
         GeoJEPAError: an unknown factor.
     """
     factors = tuple(factors) or factors_of(base)
-    unknown = [name for name in factors if name not in FACTORS]
+    unknown = [name for name in factors if name not in FACTORS and name not in PRESETS]
     if unknown:
-        raise GeoJEPAError(f"factor {unknown[0]!r}: choose from {', '.join(FACTORS)}")
+        raise GeoJEPAError(
+            f"factor {unknown[0]!r}: choose from {', '.join(FACTORS)}, or a preset from "
+            f"{', '.join(PRESETS)}"
+        )
     part = screen(corpus.tiles, base.fold)
-    systems: list[System] = [Untrained(corpus, base.model, [base.seed])]
+    numbers = range(base.seed, base.seed + seeds)
+    systems: list[System] = [Untrained(corpus, base.model, numbers)]
     for name in factors:
-        config = changed(replace(base, preset=name), FACTORS[name])
-        run = pretrain(corpus, Path(out) / slug(name) / f"seed{base.seed}", config, device)
-        systems.append(Pretrained(corpus, [run], name))
+        config = changed(replace(base, preset=name), FACTORS.get(name, {}))
+        if name in PRESETS:
+            config = replace(preset(name), epochs=base.epochs, fold=base.fold)
+        runs = []
+        for seed in numbers:
+            folder = Path(out) / slug(name) / f"seed{seed}"
+            runs.append(pretrain(corpus, folder, replace(config, seed=seed), device))
+        systems.append(Pretrained(corpus, runs, name))
     return benchmark([*baselines(corpus), *systems], corpus, [part], TASKS, (True,), (PROBE,))
 
 
