@@ -66,8 +66,8 @@ def leak_table(
         read = _read(corpus, rows, giver, tokens, draw[rows], name)
         for patch, folded in (("own", own), ("pasted", pasted)):
             for target in ("pixels", "tokens"):
-                errors = _held_out(read[patch], read[target], folded)
-                r2, low, high = interval(replicate(_r2, draws, block, *errors))
+                errors = held_out(read[patch], read[target], folded)
+                r2, low, high = interval(replicate(r2_of, draws, block, *errors))
                 row = {"system": name, "patch": patch, "target": target}
                 size = {"tiles": len(rows), "tokens": DRAWS, "width": read[patch].shape[2]}
                 table.append(row | {"r2": r2, "low": low, "high": high} | size)
@@ -166,7 +166,7 @@ def pixel_statistics(images: np.ndarray, is_counted: np.ndarray) -> np.ndarray:
 
 
 @one_thread()
-def _held_out(
+def held_out(
     x: np.ndarray, y: np.ndarray, folded: list[list[np.ndarray]]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Squared error of ridge and of the train mean on each tile when it is tested: (T,) twice.
@@ -186,12 +186,17 @@ def _held_out(
             Ridge(alpha=penalty * len(inputs[0])).fit(inputs[0], targets[0])
             for penalty in PENALTIES[::2]
         ]
-        best = min(fitted, key=lambda f: np.square(f.predict(inputs[1]) - targets[1]).mean())
-        missed = np.square(best.predict(inputs[2]).reshape(targets[2].shape) - targets[2]).sum(1)
+        best = min(fitted, key=lambda one: _squares(one, inputs[1], targets[1]).mean())
+        missed = _squares(best, inputs[2], targets[2]).sum(1)
         error[test] = missed.reshape(len(test), -1).mean(1)
         spread[test] = np.square(aim(y[test])).sum(1)
     return error, spread
 
 
-def _r2(weight: np.ndarray, error: np.ndarray, spread: np.ndarray) -> np.ndarray:
+def _squares(fitted: Ridge, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    # a single column is predicted without its axis
+    return np.square(fitted.predict(x).reshape(y.shape) - y)
+
+
+def r2_of(weight: np.ndarray, error: np.ndarray, spread: np.ndarray) -> np.ndarray:
     return 1 - (weight @ error) / (weight @ spread)

@@ -23,6 +23,7 @@ ORDER = {
     "02_masking": ("masks", "mask_shares"),
     "06_kernels": ("padding", "attention_ways", "generator"),
     "07_ablations": ("ablations",),
+    "08_geometry": ("fields", "shapes"),
 }
 NAMES = tuple(name for names in ORDER.values() for name in names)
 TITLE = "GeoJEPA: a notebook-first companion"

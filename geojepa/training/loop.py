@@ -33,7 +33,7 @@ from geojepa.training.checkpoint import (
     save_json,
     save_tensors,
 )
-from geojepa.training.config import TrainConfig, config_to_dict
+from geojepa.training.config import TrainConfig, config_from_dict, config_to_dict
 from geojepa.training.geometry import pretrain_geometry
 from geojepa.training.gradients import add_gradients, together
 from geojepa.training.log import Log
@@ -143,12 +143,22 @@ def _check_folder(out: Path, facts: dict) -> bool:
     wanted = json.loads(json.dumps(facts))
     found = read_config(out)
     for part in facts:
+        if part == "train" and _settings_of(found) == _settings_of(wanted):
+            continue
         if found.get(part) != wanted[part]:
             raise GeoJEPAError(
                 f"{out}: holds a run with another {part} setting; choose another --out, "
                 "or remove the folder"
             )
     return False
+
+
+def _settings_of(facts: dict) -> TrainConfig | None:
+    """Settings with what they lack at its default: a run from before a setting existed goes on."""
+    try:
+        return config_from_dict(facts["train"])
+    except (KeyError, TypeError, GeoJEPAError):
+        return None
 
 
 @dataclass

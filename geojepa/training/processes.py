@@ -42,7 +42,7 @@ def processes(device: str) -> Iterator[Processes]:
     Raises:
         GeoJEPAError: if there is no such device, or are fewer GPUs than processes.
     """
-    kind = _kind(device)
+    kind = device_of(device).type
     world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
     if kind == "cuda" and local >= torch.cuda.device_count():
         raise GeoJEPAError(
@@ -62,14 +62,19 @@ def processes(device: str) -> Iterator[Processes]:
         torch.distributed.destroy_process_group()
 
 
-def _kind(device: str) -> str:
+def device_of(device: str) -> torch.device:
+    """The device that "auto", "cpu" or "cuda" names.
+
+    Raises:
+        GeoJEPAError: if there is no such device.
+    """
     if device not in ("auto", "cpu", "cuda"):
         raise GeoJEPAError(f"device {device}: choose auto, cpu or cuda")
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise GeoJEPAError("device cuda: no GPU is visible to torch; use --device cpu")
-    return device
+    return torch.device(device)
 
 
 class Termination:
