@@ -45,8 +45,9 @@ def _paper(modalities: str) -> TrainConfig:
             predictor_heads=8,
             predictor_context="full",
             dropout=0.1,
-            geometry="network",
-            geometry_width=256,
+            # where there is none to read, the name of its encoder says nothing
+            geometry="network" if "g" in modalities else "fourier",
+            geometry_width=256 if "g" in modalities else 64,
             image_size=224,
         ),
         masks=_MASKS[modalities],
