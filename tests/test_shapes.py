@@ -1,5 +1,7 @@
 """Questions about geometries: the right answers by hand, and ridge on what is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import shapely
@@ -90,8 +92,6 @@ def test_what_a_vector_holds_is_found_and_noise_is_not(wide_corpus, monkeypatch)
 
 
 def test_a_part_without_geometry_is_refused(wide_corpus):
-    from dataclasses import replace
-
     parts = split(wide_corpus.tiles, 0)
-    with pytest.raises(GeoJEPAError, match="no geometry"):
+    with pytest.raises(GeoJEPAError, match="leaves a part empty"):
         sample(wide_corpus, replace(parts, validation=parts.validation[:0]))

@@ -48,6 +48,8 @@ def sample(corpus: Corpus, parts: Split, seed: int = 0) -> Sample:
     geometry, box, block, sizes = [], [], [], []
     of_tile = np.unique(blocks(corpus.tiles), return_inverse=True)[1]
     for rows in (parts.train, parts.validation, parts.test):
+        if len(rows) == 0:
+            raise GeoJEPAError(f"{corpus.name}: {parts.name} leaves a part empty; give more tiles")
         draw = np.random.default_rng(seed).permutation(rows)
         entities = corpus.tiles.entities.to_numpy(np.int64)[draw]
         draw = np.sort(draw[: np.searchsorted(np.cumsum(entities), MOST) + 1])
@@ -55,7 +57,9 @@ def sample(corpus: Corpus, parts: Split, seed: int = 0) -> Sample:
         tile = np.repeat(draw, np.diff(data.cu_entities))
         there = np.flatnonzero(shapely.get_num_coordinates(data.geometry) > 0)[:MOST]
         if len(there) == 0:
-            raise GeoJEPAError(f"{corpus.name}: a part of {parts.name} has no geometry")
+            raise GeoJEPAError(
+                f"{corpus.name}: a part of {parts.name} has no geometry; give a larger corpus"
+            )
         geometry.append(data.geometry[there])
         box.append(data.box[there])
         block.append(of_tile[tile[there]])

@@ -20,7 +20,7 @@ from geojepa.files import sha256
 from geojepa.model.batch import Batches
 from geojepa.model.graph_network import GraphNetwork
 from geojepa.model.jepa import GeoJEPA
-from geojepa.model.modalities import backbone_of
+from geojepa.model.modalities import backbone_of, modality_classes
 from geojepa.origin import code_state, version_of
 from geojepa.training.ahead import Pass, passes_ahead
 from geojepa.training.checkpoint import (
@@ -96,6 +96,9 @@ def pretrain(
             raise GeoJEPAError(
                 f"a pass has fewer tiles than there are processes ({here.world}); start fewer"
             )
+        # what a corpus lacks is said before anything is written
+        for modality in modality_classes(config.model):
+            modality.source(corpus, config.model)
         torch.manual_seed(config.seed)
         model = GeoJEPA(config.model).to(here.device)
         if is_new and here.is_first:
