@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # the ablations train a run for each change: `make ablations`, and tests/test_ablation.py
 WORKFLOW = [path for path in NOTEBOOKS if path.stem != "07_ablations"]
-MADE = [name for name in NAMES if name != "ablations"]
+MADE = [name for name in NAMES if not name.startswith("ablation")]
 FILES = {"figure.png", "figure.pdf", "table.csv", "provenance.json"}
 SETTINGS = {"city_size": 10, "epochs": 1, "run": "runs/trial"}
 

@@ -22,7 +22,7 @@ ORDER = {
     "01_data": ("splits", "entities", "treemap", "tags", "cooccurrence", "tile", "labels"),
     "02_masking": ("masks", "mask_shares"),
     "06_kernels": ("padding", "attention_ways", "generator"),
-    "07_ablations": ("ablations",),
+    "07_ablations": ("ablations", "ablation_seeds"),
     "08_geometry": ("fields", "shapes"),
 }
 NAMES = tuple(name for names in ORDER.values() for name in names)

@@ -39,7 +39,9 @@ class Field(nn.Module):
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.vector = nn.Linear(inputs, width)
         self.place = nn.Linear(2 + 2 * len(FREQUENCIES), width)
-        self.hidden = nn.Sequential(nn.GELU(), nn.Linear(width, width), nn.GELU())
+        self.hidden = nn.Sequential(
+            nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU()
+        )
         self.out = nn.Linear(width, 2)
         self.sides = nn.Linear(inputs, 2)
 
@@ -47,7 +49,7 @@ class Field(nn.Module):
         """Vectors (N, D) and places (N, P, 2) in the frames of the boxes to (N, P, 2)."""
         phase = place @ self.frequencies
         lifted = torch.cat([place, phase.cos(), phase.sin()], dim=-1)
-        return self.out(self.hidden(self.vector(vector)[:, None] + self.place(lifted)))
+        return self.out(self.hidden(self.vector(vector)[:, None] * self.place(lifted)))
 
 
 @dataclass
