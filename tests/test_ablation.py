@@ -90,7 +90,7 @@ def test_notebook_draws_what_was_screened(wide_corpus, tmp_path):
         execute_notebook(NOTEBOOK, None, parameters, cwd=ROOT)
     parameters["factors"] = "recipe;encoder: no registers;input: numbers as numbers"
     execute_notebook(NOTEBOOK, None, parameters, cwd=ROOT)
-    found = tmp_path / "run/results/ablations"
+    found = tmp_path / "run/results/ablations_t"
     assert {path.name for path in found.iterdir()} == {
         "figure.png",
         "figure.pdf",

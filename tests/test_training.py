@@ -173,7 +173,14 @@ def test_settings_out_of_range_are_refused(wrong):
 def test_finished_run_names_its_code_and_weights(finished):
     facts = json.loads((finished / "config.json").read_text())
     assert facts["weights_sha256"] == sha256(finished / "model.safetensors")
-    assert {"commit", "dirty", "seconds", "threads", "parameters"} <= facts.keys()
+    assert {
+        "commit",
+        "dirty",
+        "seconds",
+        "tokens_per_second",
+        "threads",
+        "parameters",
+    } <= facts.keys()
 
 
 def test_weights_of_another_model_are_refused(finished, tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 from geojepa.errors import GeoJEPAError
 from geojepa.figures.style import plain
 from geojepa.files import whole
+from geojepa.model.config import MODALITIES
 
 FILES = ("figure.png", "figure.pdf", "table.csv", "provenance.json")
 # the order of the gallery, by notebook
@@ -22,7 +23,9 @@ ORDER = {
     "01_data": ("splits", "entities", "treemap", "tags", "cooccurrence", "tile", "labels"),
     "02_masking": ("masks", "mask_shares"),
     "06_kernels": ("padding", "attention_ways", "generator"),
-    "07_ablations": ("ablations", "ablation_seeds"),
+    "07_ablations": tuple(
+        f"ablations_{modalities}{seeds}" for modalities in MODALITIES for seeds in ("", "_seeds")
+    ),
     "08_geometry": ("fields", "shapes"),
 }
 NAMES = tuple(name for names in ORDER.values() for name in names)

@@ -289,8 +289,17 @@ def _train(run: Run) -> None:
 def _finish(run: Run, best: Best, seconds: float) -> None:
     """Write the weights and the facts of a run that has ended."""
     out, device = run.out, run.processes.device
+    # of the run's last start: what one device needs at most, activations and all
+    memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    speed = sum(map(run.tokens, range(run.steps))) / max(seconds, 1e-9)
+    print(
+        f"{run.steps} steps in {seconds:.0f} s: {speed:,.0f} tokens/s"
+        + (f", {memory / 2**30:.2f} GiB of GPU memory at most" if memory else "")
+    )
     facts = read_config(out) | {
         "seconds": round(seconds, 1),
+        "tokens_per_second": round(speed),
+        "peak_memory": memory,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
         "processes": run.processes.world,
         "best": best.facts,
