@@ -5,6 +5,7 @@ answer, for places in and around a geometry's box, how far the geometry is and w
 lies within it, and how large the box is: who can answer that everywhere knows the shape.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,9 +119,7 @@ def pretrain_geometry(
     network.to(device).train().requires_grad_(True)
     trained = [*network.parameters(), *field.parameters()]
     optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, total_steps=max(steps, 2), pct_start=WARM_UP
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share(step / steps))
     measured = []
     order = np.empty(0, int)
     for step in tqdm(range(steps), desc="geometry network", disable=None):
@@ -141,6 +140,12 @@ def pretrain_geometry(
     return field.eval().requires_grad_(False), {
         name: float(torch.stack([row[name] for row in last]).mean()) for name in last[0]
     }
+
+
+def _share(progress: float) -> float:
+    """Of the learning rate: a rise, then half a cosine."""
+    rise = min(1.0, (progress + 0.01) / WARM_UP)
+    return rise * (1 + math.cos(math.pi * progress)) / 2
 
 
 def _terms(
