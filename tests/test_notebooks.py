@@ -122,9 +122,9 @@ def test_changed_settings_rerun_what_depends_on_them(workplace):
     more_seeds = planned(snakemake(workplace, "-n", seeds=2))
     assert more_seeds == {"all": 1, "pretrain": 1, "notebook": 1}
     longer = planned(snakemake(workplace, "-n", epochs=2))
-    assert longer == {"all": 1, "pretrain": 1, "notebook": 3}
+    assert longer == {"all": 1, "pretrain": 1, "notebook": 4}
     other = planned(snakemake(workplace, "-n", city_size=11))
-    assert other == {"all": 1, "city": 1, "prepare": 1, "pretrain": 1, "notebook": 6}
+    assert other == {"all": 1, "city": 1, "prepare": 1, "pretrain": 1, "notebook": 7}
 
 
 def test_wrong_settings_stop_in_one_line(tmp_path):
