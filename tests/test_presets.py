@@ -64,7 +64,9 @@ def test_every_preset_trains_and_resumes(name, tiny_corpus, tmp_path, monkeypatc
     other = loop.pretrain(tiny_corpus, tmp_path / "b", config, "cpu")
     one, two = (load_tensors(folder / "model.safetensors")[0] for folder in (run, other))
     for key, weight in one.items():
-        torch.testing.assert_close(weight, two[key], rtol=0, atol=0)
+        torch.testing.assert_close(
+            weight, two[key], rtol=0, atol=0, msg=lambda said, key=key: f"{key}: {said}"
+        )
 
 
 def test_encoder_alone_is_averaged_in_the_paper(tiny_corpus):
