@@ -29,7 +29,8 @@ def test_without_padding_both_ways_do_the_same_work(name, tiny_corpus):
     ours = GeoJEPA(config.model)
     theirs = PaddedJEPA(ours)
     assert bench_train.optimizer_of(theirs, config).param_groups[0]["params"]
-    batch = Batches(tiny_corpus, config.model)(np.repeat(tiny_corpus.usable[3], 4))
+    batches = Batches(tiny_corpus, config.model, ours.shapes)
+    batch = batches(np.repeat(tiny_corpus.usable[3], 4))
     _, masks, _ = masks_of_step(batch, config, 1)
     one = ours(batch, masks, loss=config.loss).total
     other = theirs(batch, masks, config.loss)

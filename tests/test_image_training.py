@@ -27,7 +27,7 @@ def test_a_run_on_frozen_tokens_embeds_and_knows_its_weights(tiny_corpus, tmp_pa
     model, read, facts = load_run(run)
     assert read == config
     assert set(facts["image"]) >= {"source", "sha256", "tokens", "width"}
-    batches = Batches(tiny_corpus, model.config)
+    batches = Batches(tiny_corpus, model.config, model.shapes)
     row = tiny_corpus.usable[:1]
     batch = batches(row)
     assert len(batch.slots["image"]) == facts["image"]["tokens"]
