@@ -27,7 +27,7 @@ from geojepa.training.log import Log
 from geojepa.training.loop import pretrain
 from geojepa.training.presets import preset
 from geojepa.training.rank import effective_rank
-from geojepa.training.sampling import masks_of_step, rows_of_step
+from geojepa.training.sampling import masks_of_step
 from geojepa.training.schedule import optimizer_of, set_schedules
 
 MODEL = ModelConfig(
@@ -195,17 +195,6 @@ def test_weights_of_another_model_are_refused(finished, tmp_path):
     (other / "model.safetensors").write_bytes(b"not tensors")
     with pytest.raises(GeoJEPAError, match="not a readable checkpoint"):
         load_run(other)
-
-
-def test_every_tile_once_an_epoch():
-    rows = np.arange(100, 137)
-    orders = []
-    for epoch in range(2):
-        batches = [rows_of_step(rows, TINY, epoch * 9 + i) for i in range(9)]
-        assert sorted(np.concatenate(batches)) == sorted(rows)
-        assert max(map(len, batches)) - min(map(len, batches)) <= 1
-        orders.append(np.concatenate(batches).tolist())
-    assert orders[0] != orders[1]
 
 
 def test_schedules_at_their_ends():

@@ -217,7 +217,8 @@ class Run:
 
     def tokens(self, step: int) -> int:
         """Tokens of a step, over all processes."""
-        return int(self.batches.lengths[rows_of_step(self.rows, self.config, step)].sum())
+        lengths = self.batches.lengths
+        return int(lengths[rows_of_step(self.rows, self.config, step, lengths)].sum())
 
 
 def _train(run: Run) -> None:
@@ -291,7 +292,8 @@ def _finish(run: Run, best: Best, seconds: float) -> None:
     out, device = run.out, run.processes.device
     # of the run's last start: what one device needs at most, activations and all
     memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    speed = sum(map(run.tokens, range(run.steps))) / max(seconds, 1e-9)
+    tokens = run.config.epochs * int(run.batches.lengths[run.rows].sum())
+    speed = tokens / max(seconds, 1e-9)
     print(
         f"{run.steps} steps in {seconds:.0f} s: {speed:,.0f} tokens/s"
         + (f", {memory / 2**30:.2f} GiB of GPU memory at most" if memory else "")
