@@ -20,9 +20,10 @@ from geojepa.files import sha256
 from geojepa.model.batch import Batches
 from geojepa.model.config import ModelConfig
 from geojepa.model.jepa import GeoJEPA
-from geojepa.training.ahead import passes_ahead
+from geojepa.training.ahead import Pass, passes_ahead
 from geojepa.training.checkpoint import load_run, load_tensors
 from geojepa.training.config import config_to_dict
+from geojepa.training.gradients import shares_of
 from geojepa.training.log import Log
 from geojepa.training.loop import pretrain
 from geojepa.training.presets import preset
@@ -71,6 +72,10 @@ def test_run_folder_is_complete(finished, tiny_corpus):
     assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
     assert all(np.isfinite(line["loss"]) for line in lines)
     assert "effective_rank" in lines[-1]
+    for line in lines:
+        # the target sets of a tile are together all that is not its context
+        hidden = 1 - line["context_share"]
+        assert 0 < hidden / 4 <= line["target_share"] <= hidden + 1e-9 < 1
     parts = split(tiny_corpus.tiles, 0)
     seen = json.loads((finished / "seen.json").read_text())["tiles"]
     assert sorted(seen) == sorted(tile_keys(tiny_corpus.tiles.iloc[parts.train]))
@@ -150,6 +155,16 @@ def test_a_step_is_made_when_the_one_before_is_enqueued(tiny_corpus):
         assert ready.strategy == strategy
         assert torch.equal(ready.masks.targets, masks.targets)
         assert ready.sizes == Sizes.of(masks.sizes.tolist())
+
+
+def test_shares_are_those_of_the_tokens(tiny_corpus):
+    batch = Batches(tiny_corpus, MODEL)(tiny_corpus.usable[:5])
+    strategy, masks, _ = masks_of_step(batch, TINY, 1)
+    ahead = Pass(0, batch, strategy, masks, Sizes.of(masks.sizes.tolist()), None)
+    context, target = shares_of(ahead)
+    assert context == pytest.approx(masks.context.float().mean().item())
+    in_set = [(masks.targets >> m & 1).float().mean().item() for m in range(masks.target_sets)]
+    assert target == pytest.approx(np.mean(in_set))
 
 
 def test_refused_run_leaves_nothing_in_the_way(tiny_corpus, tmp_path):
