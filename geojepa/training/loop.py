@@ -34,6 +34,7 @@ from geojepa.training.checkpoint import (
     save_tensors,
 )
 from geojepa.training.config import TrainConfig, config_from_dict, config_to_dict
+from geojepa.training.cost import Cost, measure, peak_of
 from geojepa.training.geometry import pretrain_geometry
 from geojepa.training.gradients import add_gradients, together
 from geojepa.training.log import Log
@@ -227,11 +228,14 @@ def _train(run: Run) -> None:
     first, seconds = 0, 0.0
     if (out / "checkpoint.safetensors").exists():
         first, seconds = load_checkpoint(out, model, optimizer)
+    model.train()
+    cost = measure(model, config, here, next(run.passes(0)))
+    if here.is_first:
+        print(cost)
     forward = together(model, here)
     log = Log(out / "metrics.jsonl", first) if here.is_first else None
     best = Best(out / "best.safetensors")
     started = saved = time.monotonic()
-    model.train()
     bar = tqdm(
         range(first, run.steps),
         desc=f"{config.preset} fold {config.fold} seed {config.seed}",
@@ -284,24 +288,27 @@ def _train(run: Run) -> None:
                 raise SystemExit(128 + signal.SIGTERM)
     if log is not None:
         log.close()
-        _finish(run, best, seconds + time.monotonic() - started)
+        _finish(run, best, cost, seconds + time.monotonic() - started)
 
 
-def _finish(run: Run, best: Best, seconds: float) -> None:
+def _finish(run: Run, best: Best, cost: Cost, seconds: float) -> None:
     """Write the weights and the facts of a run that has ended."""
     out, device = run.out, run.processes.device
     # of the run's last start: what one device needs at most, activations and all
     memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
     tokens = run.config.epochs * int(run.batches.lengths[run.rows].sum())
     speed = tokens / max(seconds, 1e-9)
+    told = cost.facts(speed, peak_of(device), run.processes.world)
     print(
-        f"{run.steps} steps in {seconds:.0f} s: {speed:,.0f} tokens/s"
+        f"{run.steps} steps in {seconds:.0f} s: {speed:,.0f} tokens/s, "
+        f"{told['flops_per_second']:.3g} FLOP/s"
         + (f", {memory / 2**30:.2f} GiB of GPU memory at most" if memory else "")
     )
     facts = read_config(out) | {
         "seconds": round(seconds, 1),
         "tokens_per_second": round(speed),
         "peak_memory": memory,
+        **told,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
         "processes": run.processes.world,
         "best": best.facts,
