@@ -108,6 +108,7 @@ def pretrain(
     seed: int = 0,
     epochs: int | None = None,
     image: str = "patches",
+    compile: bool = False,
     device: Device = "auto",
 ) -> None:
     """Pretrain GeoJEPA; the same command again goes on where it stopped.
@@ -120,6 +121,7 @@ def pretrain(
         seed: of weights, order and masks.
         epochs: in place of the preset's.
         image: tokens of images: patches, or a frozen vision transformer by hub name or folder.
+        compile: the blocks of the networks by torch.compile, minutes before the first step.
         device: where to compute.
     """
     from geojepa.data.corpus import Corpus
@@ -128,7 +130,7 @@ def pretrain(
 
     corpus = Corpus.open(corpora)
     default = "small-gti" if corpus.has_images else "small-gt"
-    config = replace(settings(preset or default), seed=seed, fold=fold)
+    config = replace(settings(preset or default), seed=seed, fold=fold, compile=compile)
     config = replace(config, model=replace(config.model, image=image))
     if epochs is not None:
         config = replace(config, epochs=epochs)

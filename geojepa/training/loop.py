@@ -33,6 +33,7 @@ from geojepa.training.checkpoint import (
     save_json,
     save_tensors,
 )
+from geojepa.training.compiled import compile_blocks, graphs_compiled
 from geojepa.training.config import TrainConfig, config_from_dict, config_to_dict
 from geojepa.training.cost import Cost, measure, peak_of
 from geojepa.training.geometry import pretrain_geometry
@@ -232,6 +233,8 @@ def _train(run: Run) -> None:
     cost = measure(model, config, here, next(run.passes(0)))
     if here.is_first:
         print(cost)
+    if config.compile:
+        compile_blocks(model)
     forward = together(model, here)
     log = Log(out / "metrics.jsonl", first) if here.is_first else None
     best = Best(out / "best.safetensors")
@@ -309,6 +312,7 @@ def _finish(run: Run, best: Best, cost: Cost, seconds: float) -> None:
         "tokens_per_second": round(speed),
         "peak_memory": memory,
         **told,
+        "graphs_compiled": graphs_compiled() if run.config.compile else 0,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
         "processes": run.processes.world,
         "best": best.facts,
