@@ -110,6 +110,7 @@ def pretrain(
     image: str = "patches",
     compile: bool = False,
     device: Device = "auto",
+    tensorboard: bool = False,
 ) -> None:
     """Pretrain GeoJEPA; the same command again goes on where it stopped.
 
@@ -123,6 +124,7 @@ def pretrain(
         image: tokens of images: patches, or a frozen vision transformer by hub name or folder.
         compile: the blocks of the networks by torch.compile, minutes before the first step.
         device: where to compute.
+        tensorboard: also write the numbers of metrics.jsonl to a folder tensorboard of the run.
     """
     from geojepa.data.corpus import Corpus
     from geojepa.training.loop import pretrain as run
@@ -134,7 +136,7 @@ def pretrain(
     config = replace(config, model=replace(config.model, image=image))
     if epochs is not None:
         config = replace(config, epochs=epochs)
-    folder = run(corpus, out, config, device)
+    folder = run(corpus, out, config, device, tensorboard)
     if os.environ.get("RANK", "0") == "0":
         print(f"{folder}: pretrained")
 

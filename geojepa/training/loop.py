@@ -23,6 +23,7 @@ from geojepa.model.jepa import GeoJEPA
 from geojepa.model.modalities import backbone_of, modality_classes
 from geojepa.origin import code_state, version_of
 from geojepa.training.ahead import Pass, passes_ahead
+from geojepa.training.board import Board, writer_class
 from geojepa.training.checkpoint import (
     Best,
     load_checkpoint,
@@ -58,6 +59,7 @@ def pretrain(
     out: str | Path,
     config: TrainConfig,
     device: str = "auto",
+    tensorboard: bool = False,
 ) -> Path:
     """Train GeoJEPA on the training tiles of one split, or go on with a run that was stopped.
 
@@ -66,15 +68,18 @@ def pretrain(
         out: folder of the run. A finished run of the same settings returns at once.
         config: every setting; `config.fold` is held out.
         device: "cpu", "cuda", or "auto" for a GPU where there is one.
+        tensorboard: also write the numbers of metrics.jsonl to a folder tensorboard.
 
     Returns:
         The folder, with config.json, model.safetensors, best.safetensors and metrics.jsonl.
 
     Raises:
-        GeoJEPAError: if the folder holds a run of other settings or of another corpus, or if no
-            tile is left to train on.
+        GeoJEPAError: if the folder holds a run of other settings or of another corpus, if no tile
+            is left to train on, or if TensorBoard is asked for and not installed.
     """
     out = Path(out)
+    if tensorboard:
+        writer_class()
     parts = training_split(corpus, config.fold)
     facts = {
         "train": config_to_dict(config),
@@ -111,7 +116,7 @@ def pretrain(
             _first_stage(corpus, rows, model.shapes, config, out, here)
         batches = Batches(corpus, config.model, model.shapes)
         watched = (parts.validation if parts and len(parts.validation) else rows)[:256]
-        _train(Run(out, config, model, batches, rows, watched, here))
+        _train(Run(out, config, model, batches, rows, watched, here, tensorboard))
     return out
 
 
@@ -178,6 +183,7 @@ class Run:
         rows: of the training tiles.
         watched: rows of the tiles that its quality is measured on.
         processes: that train together.
+        tensorboard: whether TensorBoard is to show its numbers.
     """
 
     out: Path
@@ -187,6 +193,7 @@ class Run:
     rows: np.ndarray
     watched: np.ndarray
     processes: Processes
+    tensorboard: bool = False
 
     @property
     def per_epoch(self) -> int:
@@ -236,7 +243,8 @@ def _train(run: Run) -> None:
     if config.compile:
         compile_blocks(model)
     forward = together(model, here)
-    log = Log(out / "metrics.jsonl", first) if here.is_first else None
+    board = Board(out / "tensorboard", first) if run.tensorboard and here.is_first else None
+    log = Log(out / "metrics.jsonl", first, board) if here.is_first else None
     best = Best(out / "best.safetensors")
     started = saved = time.monotonic()
     bar = tqdm(
