@@ -8,7 +8,6 @@ import pytest
 import torch
 from attention_oracle import draw, offsets
 from geojepa_kernels import attention, shared_context_attention
-from geojepa_kernels.attention import operator  # noqa: F401
 from geojepa_kernels.attention.flops import pairs
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
@@ -16,10 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from geojepa.model.batch import Batches
 from geojepa.model.config import ModelConfig
 from geojepa.model.jepa import GeoJEPA
-from geojepa.training import cost, loop
+from geojepa.training import loop
 from geojepa.training.ahead import passes_ahead
 from geojepa.training.checkpoint import load_tensors
-from geojepa.training.cost import Cost, kept_for_backward, measure, peak_of
+from geojepa.training.cost import Cost, Counter, kept_for_backward, measure, peak_of
+from geojepa.training.gradients import add_gradients
 from geojepa.training.presets import preset
 from geojepa.training.processes import Processes
 from geojepa.training.sampling import masks_of_step
@@ -31,11 +31,11 @@ CPU = Processes(0, 1, torch.device("cpu"))
 
 def counted(function, *inputs) -> tuple[int, int]:
     """Operations forward, and backward."""
-    with FlopCounterMode(display=False) as counter:
+    with Counter() as counter:
         out = function(*inputs)
-        forward = counter.get_total_flops()
+        forward = counter.flops
         out.sum().backward()
-    return forward, counter.get_total_flops() - forward
+    return forward, counter.flops - forward
 
 
 def inputs_of(queries: int, keys: int) -> list[torch.Tensor]:
@@ -140,6 +140,9 @@ def test_operations_of_a_pass_are_those_of_its_layers(tiny_corpus):
     backward = 2 * (student + predictor + project + out + position + scatter) + tags
     backward -= 2 * 8 * 4 * d * s
     assert found.flops == forward + backward
+    with FlopCounterMode(display=False) as counter:
+        add_gradients(model, TINY, CPU, iter([ahead]), 1)
+    assert found.flops == counter.get_total_flops()
     assert found.activation_bytes > 4 * c * d * MODEL.depth * 12
 
 
@@ -162,9 +165,9 @@ def test_kernels_are_counted_in_a_pass(tiny_corpus, monkeypatch):
 def test_long_sequences_are_counted_on_a_cpu():
     cu = torch.tensor([0, 300], dtype=torch.int32)
     q = torch.randn(300, 2, 16, requires_grad=True)
-    with FlopCounterMode(display=False, custom_mapping=cost.CPU_ATTENTION) as counter:
+    with Counter() as counter:
         attention(q, q, q, cu, cu, 300, 300, impl="reference").sum().backward()
-    assert counter.get_total_flops() == 14 * 2 * 16 * 300**2
+    assert counter.flops == 14 * 2 * 16 * 300**2
 
 
 def test_measuring_changes_no_weight_and_is_told(tiny_corpus, tmp_path, monkeypatch, capsys):

@@ -312,7 +312,7 @@ def _finish(run: Run, best: Best, cost: Cost, seconds: float) -> None:
     told = cost.facts(speed, peak_of(device), run.processes.world)
     print(
         f"{run.steps} steps in {seconds:.0f} s: {speed:,.0f} tokens/s, "
-        f"{told['flops_per_second']:.3g} FLOP/s"
+        f"{told['flops_per_second'] / 1e9:,.1f} GFLOP/s"
         + (f", {memory / 2**30:.2f} GiB of GPU memory at most" if memory else "")
     )
     facts = read_config(out) | {
