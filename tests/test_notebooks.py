@@ -16,9 +16,10 @@ from geojepa.figures.publish import NAMES, publish
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-# the ablations train a run for each change: `make ablations`, and tests/test_ablation.py
-WORKFLOW = [path for path in NOTEBOOKS if path.stem != "07_ablations"]
-MADE = [name for name in NAMES if not name.startswith("ablation")]
+# these train many runs: `make ablations`, `make study`; tests/test_ablation.py, tests/test_study.py
+LONG = ("07_ablations", "10_study")
+WORKFLOW = [path for path in NOTEBOOKS if path.stem not in LONG]
+MADE = [name for name in NAMES if not name.startswith(("ablation", "study"))]
 FILES = {"figure.png", "figure.pdf", "table.csv", "provenance.json"}
 SETTINGS = {"city_size": 10, "epochs": 1, "run": "runs/trial"}
 
