@@ -34,6 +34,7 @@ FOLDS ?= 1
 DEVICE ?= auto
 RUN ?=
 EPOCHS ?= 0
+BACKBONES ?=
 CITY_SIZE ?= 28
 
 # of make fuzz
@@ -58,7 +59,7 @@ reproduce: $(INSTALLED)
 	    --nolock --rerun-incomplete --keep-going --quiet rules reason host \
 	    --config extract="$(EXTRACT)" footprints="$(FOOTPRINTS)" imagery="$(IMAGERY)" credit="$(CREDIT)" \
 	    preset="$(PRESET)" seeds="$(SEEDS)" folds="$(FOLDS)" device="$(DEVICE)" \
-	    run="$(RUN)" epochs="$(EPOCHS)" city_size="$(CITY_SIZE)"
+	    run="$(RUN)" epochs="$(EPOCHS)" backbones="$(BACKBONES)" city_size="$(CITY_SIZE)"
 
 test: $(INSTALLED)
 	@echo "make test: style ..."

@@ -30,8 +30,8 @@ def code_cells(path: Path) -> list:
     return [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
 
 
-def test_there_are_eight_notebooks():
-    assert [path.stem[:3] for path in NOTEBOOKS] == [f"0{number}_" for number in range(1, 9)]
+def test_there_are_ten_notebooks():
+    assert [path.stem[:3] for path in NOTEBOOKS] == [f"{number:02}_" for number in range(1, 11)]
 
 
 @each_notebook
@@ -125,7 +125,7 @@ def test_changed_settings_rerun_what_depends_on_them(workplace):
     longer = planned(snakemake(workplace, "-n", epochs=2))
     assert longer == {"all": 1, "pretrain": 1, "notebook": 4}
     other = planned(snakemake(workplace, "-n", city_size=11))
-    assert other == {"all": 1, "city": 1, "prepare": 1, "pretrain": 1, "notebook": 7}
+    assert other == {"all": 1, "city": 1, "prepare": 1, "pretrain": 1, "notebook": 8}
 
 
 def test_wrong_settings_stop_in_one_line(tmp_path):
