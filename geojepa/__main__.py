@@ -109,7 +109,9 @@ def pretrain(
     seed: int = 0,
     epochs: int | None = None,
     image: str = "patches",
+    compile: bool = False,
     device: Device = "auto",
+    tensorboard: bool = False,
 ) -> None:
     """Pretrain GeoJEPA; the same command again goes on where it stopped.
 
@@ -122,7 +124,9 @@ def pretrain(
         seed: of weights, order and masks.
         epochs: in place of the preset's.
         image: tokens of images: patches, or a frozen vision transformer by hub name or folder.
+        compile: the blocks of the networks by torch.compile, minutes before the first step.
         device: where to compute.
+        tensorboard: also write the numbers of metrics.jsonl to a folder tensorboard of the run.
     """
     from geojepa.data.corpus import Corpus
     from geojepa.training.loop import pretrain as run
@@ -131,10 +135,11 @@ def pretrain(
     corpus = Corpus.open(corpora)
     default = "small-gti" if corpus.has_images else "small-gt"
     config = replace(settings(preset or default), seed=seed, fold=fold, place=place)
+    config = replace(config, compile=compile)
     config = replace(config, model=replace(config.model, image=image))
     if epochs is not None:
         config = replace(config, epochs=epochs)
-    folder = run(corpus, out, config, device)
+    folder = run(corpus, out, config, device, tensorboard)
     if os.environ.get("RANK", "0") == "0":
         print(f"{folder}: pretrained")
 

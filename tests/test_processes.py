@@ -170,7 +170,7 @@ def test_every_tile_of_a_step_is_with_one_process(world):
             assert max(load) - min(load) <= 2 * lengths[np.concatenate(dealt)].max()
             found += dealt
         found = np.concatenate(found)
-        assert sorted(found) == sorted(rows_of_step(rows, config, step))
+        assert sorted(found) == sorted(rows_of_step(rows, config, step, lengths))
         seen.append(found)
     assert sorted(np.concatenate(seen)) == rows.tolist()
 

@@ -20,14 +20,15 @@ from geojepa.files import sha256
 from geojepa.model.batch import Batches
 from geojepa.model.config import ModelConfig
 from geojepa.model.jepa import GeoJEPA
-from geojepa.training.ahead import passes_ahead
+from geojepa.training.ahead import Pass, passes_ahead
 from geojepa.training.checkpoint import load_run, load_tensors
 from geojepa.training.config import config_to_dict
+from geojepa.training.gradients import shares_of
 from geojepa.training.log import Log
 from geojepa.training.loop import pretrain
 from geojepa.training.presets import preset
 from geojepa.training.rank import effective_rank
-from geojepa.training.sampling import masks_of_step, rows_of_step
+from geojepa.training.sampling import masks_of_step
 from geojepa.training.schedule import optimizer_of, set_schedules
 
 MODEL = ModelConfig(
@@ -71,6 +72,10 @@ def test_run_folder_is_complete(finished, tiny_corpus):
     assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
     assert all(np.isfinite(line["loss"]) for line in lines)
     assert "effective_rank" in lines[-1]
+    for line in lines:
+        # the target sets of a tile are together all that is not its context
+        hidden = 1 - line["context_share"]
+        assert 0 < hidden / 4 <= line["target_share"] <= hidden + 1e-9 < 1
     parts = split(tiny_corpus.tiles, 0)
     seen = json.loads((finished / "seen.json").read_text())["tiles"]
     assert sorted(seen) == sorted(tile_keys(tiny_corpus.tiles.iloc[parts.train]))
@@ -152,6 +157,16 @@ def test_a_step_is_made_when_the_one_before_is_enqueued(tiny_corpus):
         assert ready.sizes == Sizes.of(masks.sizes.tolist())
 
 
+def test_shares_are_those_of_the_tokens(tiny_corpus):
+    batch = Batches(tiny_corpus, MODEL)(tiny_corpus.usable[:5])
+    strategy, masks, _ = masks_of_step(batch, TINY, 1)
+    ahead = Pass(0, batch, strategy, masks, Sizes.of(masks.sizes.tolist()), None)
+    context, target = shares_of(ahead)
+    assert context == pytest.approx(masks.context.float().mean().item())
+    in_set = [(masks.targets >> m & 1).float().mean().item() for m in range(masks.target_sets)]
+    assert target == pytest.approx(np.mean(in_set))
+
+
 def test_refused_run_leaves_nothing_in_the_way(tiny_corpus, tmp_path):
     with pytest.raises(GeoJEPAError, match="has no images"):
         pretrain(_without_images(tiny_corpus), tmp_path / "a", TINY)
@@ -195,17 +210,6 @@ def test_weights_of_another_model_are_refused(finished, tmp_path):
     (other / "model.safetensors").write_bytes(b"not tensors")
     with pytest.raises(GeoJEPAError, match="not a readable checkpoint"):
         load_run(other)
-
-
-def test_every_tile_once_an_epoch():
-    rows = np.arange(100, 137)
-    orders = []
-    for epoch in range(2):
-        batches = [rows_of_step(rows, TINY, epoch * 9 + i) for i in range(9)]
-        assert sorted(np.concatenate(batches)) == sorted(rows)
-        assert max(map(len, batches)) - min(map(len, batches)) <= 1
-        orders.append(np.concatenate(batches).tolist())
-    assert orders[0] != orders[1]
 
 
 def test_schedules_at_their_ends():

@@ -13,7 +13,16 @@ from geojepa.model.batch import Batches
 from geojepa.training import loop
 from geojepa.training.checkpoint import Best, load_run, load_tensors
 from geojepa.training.presets import preset
-from geojepa.training.watch import DELTA, TASKS, lidar, probe, watch
+from geojepa.training.sampling import masks_of_step
+from geojepa.training.watch import (
+    DELTA,
+    TASKS,
+    lidar,
+    probe,
+    seen_twice,
+    student_views,
+    watch,
+)
 
 TINY = replace(preset("smoke-t"), epochs=6)
 
@@ -47,6 +56,43 @@ def test_lidar_equals_its_definition():
     assert lidar(views) == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-6)
 
 
+def test_tokens_are_compared_in_the_first_two_draws_that_show_them():
+    tokens = np.arange(24.0).reshape(4, 6, 1)
+    is_context = np.array(
+        [[1, 0, 1, 0, 0, 1], [1, 0, 0, 1, 0, 1], [1, 0, 0, 0, 0, 1], [0, 1, 1, 1, 0, 1]]
+    )
+    found = seen_twice(tokens, is_context.astype(bool))
+    # tokens 0, 2, 3 and 5 are context twice
+    assert found[..., 0].tolist() == [[0, 2, 9, 5], [6, 20, 21, 11]]
+    assert lidar(seen_twice(tokens, np.zeros((4, 6), bool))) == 1.0
+
+
+def test_views_are_what_the_student_says_of_the_contexts(run, wide_corpus):
+    model = load_run(run)[0]
+    batches = Batches(wide_corpus, model.config)
+    rows = split(wide_corpus.tiles, 0).validation[:5]
+    tiles, tokens = student_views(model, batches, TINY, rows)
+    batch = batches(rows)
+    views, shown = [], []
+    for view in range(len(tiles)):
+        context = masks_of_step(batch, TINY, view)[1].context
+        with torch.no_grad():
+            content = model.student.tokenizer(batch)
+            content = content + model.student.position(batch.box, batch.modality)
+            tile = torch.repeat_interleave(torch.arange(5), batch.cu_seqlens.diff().long())
+            alone = torch.zeros_like(content)
+            for one in range(5):
+                mine = context & (tile == one)
+                cu = torch.tensor([0, mine.sum()], dtype=torch.int32)
+                alone[mine] = model.student.encoder(content[mine], cu, int(mine.sum()))
+                mean = alone[mine].mean(dim=0).numpy()
+                np.testing.assert_allclose(tiles[view, one], mean, atol=1e-5)
+        views.append(alone.numpy())
+        shown.append(context.numpy())
+    np.testing.assert_allclose(tokens, seen_twice(np.stack(views), np.stack(shown)), atol=1e-5)
+    assert tokens.shape[1] > 10
+
+
 def test_a_run_is_watched(run):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     watched = [row for row in rows if "effective_rank" in row]
@@ -55,6 +101,7 @@ def test_a_run_is_watched(run):
         assert row["effective_rank"] >= 1
         assert row["token_rank"] > 1
         assert row["lidar"] >= 1
+        assert row["token_lidar"] > 1
         assert -1 <= row["agreement"] <= 1
         assert row["probe"] <= 1
 

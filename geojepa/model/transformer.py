@@ -28,9 +28,17 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
         """(S, width) to (S, width); `attend` maps q, k, v (S, heads, head_dim) to the like."""
+        mixed = attend(*self.ask(x), self.dropout if self.training else 0.0)
+        return self.answer(x, mixed)
+
+    def ask(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (S, heads, head_dim) of (S, width)."""
         q, k, v = self.qkv(self.norm_attention(x)).unflatten(1, (3, self.heads, -1)).unbind(1)
-        mixed = attend(q, k, v, self.dropout if self.training else 0.0).flatten(1)
-        x = x + self.drop(self.out(mixed))
+        return q, k, v
+
+    def answer(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """(S, width) from what went in and the values mixed by attention (S, heads, head_dim)."""
+        x = x + self.drop(self.out(mixed.flatten(1)))
         return x + self.drop(self.feed(self.norm_feed(x)))
 
 

@@ -70,6 +70,8 @@ class TrainConfig:
     clip: float = 10.0
     bfloat16: bool = False
     """Autocast on a GPU; weights, optimiser and losses stay float32."""
+    compile: bool = False
+    """Whether torch.compile makes the blocks of the networks; it rounds differently."""
     geometry_steps: int = 1500
     """Of the geometry network's pretraining, where the model has one."""
     seed: int = 0

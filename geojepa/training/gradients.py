@@ -29,7 +29,7 @@ def together(model: GeoJEPA, here: Processes) -> nn.Module:
 
 def add_gradients(
     forward: nn.Module, config: TrainConfig, here: Processes, passes: Iterator[Pass], count: int
-) -> tuple[dict[str, Tensor], str]:
+) -> tuple[dict[str, Tensor | float], str]:
     """Add the gradients of a step to the parameters.
 
     Args:
@@ -40,10 +40,11 @@ def add_gradients(
         count: of passes a step.
 
     Returns:
-        The loss terms, each a mean over the passes, and the masking strategy.
+        The loss terms and the shares of this process's tokens that were context and in a target
+        set (the sets' mean), each a mean over the passes; and the masking strategy.
     """
     narrow = config.bfloat16 and here.device.type == "cuda"
-    seen = []
+    seen, shares = [], []
     for ahead in islice(passes, count):
         step, part = divmod(ahead.number, count)
         source = np.random.SeedSequence((config.seed, ahead.number, here.rank))
@@ -64,6 +65,15 @@ def add_gradients(
             (losses.total / count).backward()
         scalars = torch.stack([losses.total, losses.prediction, losses.regulariser]).detach()
         seen.append(torch.cat([scalars, losses.by_modality]))
+        shares.append(shares_of(ahead))
     names = ["loss", "prediction", "regulariser"]
     names += [f"prediction_{name}" for name in config.model.token_modalities]
-    return dict(zip(names, torch.stack(seen).nanmean(dim=0).unbind(), strict=True)), ahead.strategy
+    terms = dict(zip(names, torch.stack(seen).nanmean(dim=0).unbind(), strict=True))
+    context, target = np.mean(shares, axis=0).tolist()
+    return terms | {"context_share": context, "target_share": target}, ahead.strategy
+
+
+def shares_of(ahead: Pass) -> tuple[float, float]:
+    """Of a pass's tokens, that its context encoder sees, and that a target set holds on average."""
+    tokens, sizes = len(ahead.batch.box), ahead.sizes
+    return sizes.context / tokens, sizes.targets / len(sizes.sets) / tokens

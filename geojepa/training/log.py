@@ -9,6 +9,7 @@ import torch
 
 from geojepa.files import whole
 from geojepa.training.ahead import Arriving
+from geojepa.training.board import Board
 
 
 class Log:
@@ -17,15 +18,21 @@ class Log:
     A row may hold tensors of one number. Its line is written with the row after it, when they have
     long left the device.
 
+    Args:
+        path: of the file.
+        first: the step resumed from.
+        board: takes the same rows.
+
     Attributes:
         last: the last row written, as numbers.
     """
 
-    def __init__(self, path: Path, first: int):
+    def __init__(self, path: Path, first: int, board: Board | None = None):
         lines = path.read_text().splitlines()[:first] if path.exists() else []
         with whole(path) as part:
             part.write_text("".join(line + "\n" for line in lines))
         self.file = path.open("a")
+        self.board = board
         self.last: dict[str, Any] = {}
         self.next: tuple[dict[str, Any], list[str], Arriving] | None = None
 
@@ -40,11 +47,15 @@ class Log:
         """Every row is in the file."""
         self._settle()
         self.file.flush()
+        if self.board is not None:
+            self.board.flush()
 
     def close(self) -> None:
         """Write what is left."""
         self._settle()
         self.file.close()
+        if self.board is not None:
+            self.board.close()
 
     def _settle(self) -> None:
         if self.next is None:
@@ -54,4 +65,6 @@ class Log:
         # JSON has no NaN
         self.last = row | {k: None if math.isnan(v) else v for k, v in found.items()}
         self.file.write(json.dumps(self.last) + "\n")
+        if self.board is not None:
+            self.board.write(self.last)
         self.next = None

@@ -23,6 +23,7 @@ from geojepa.model.jepa import GeoJEPA
 from geojepa.model.modalities import backbone_of, modality_classes
 from geojepa.origin import code_state, version_of
 from geojepa.training.ahead import Pass, passes_ahead
+from geojepa.training.board import Board, writer_class
 from geojepa.training.checkpoint import (
     Best,
     load_checkpoint,
@@ -33,7 +34,9 @@ from geojepa.training.checkpoint import (
     save_json,
     save_tensors,
 )
+from geojepa.training.compiled import compile_blocks, graphs_compiled
 from geojepa.training.config import TrainConfig, config_from_dict, config_to_dict
+from geojepa.training.cost import Cost, measure, peak_of
 from geojepa.training.geometry import pretrain_geometry
 from geojepa.training.gradients import add_gradients, together
 from geojepa.training.log import Log
@@ -56,6 +59,7 @@ def pretrain(
     out: str | Path,
     config: TrainConfig,
     device: str = "auto",
+    tensorboard: bool = False,
 ) -> Path:
     """Train GeoJEPA on the training tiles of one split, or go on with a run that was stopped.
 
@@ -64,15 +68,18 @@ def pretrain(
         out: folder of the run. A finished run of the same settings returns at once.
         config: every setting; `config.place` is held out or, without one, `config.fold`.
         device: "cpu", "cuda", or "auto" for a GPU where there is one.
+        tensorboard: also write the numbers of metrics.jsonl to a folder tensorboard.
 
     Returns:
         The folder, with config.json, model.safetensors, best.safetensors and metrics.jsonl.
 
     Raises:
-        GeoJEPAError: if the folder holds a run of other settings or of another corpus, or if no
-            tile is left to train on.
+        GeoJEPAError: if the folder holds a run of other settings or of another corpus, if no tile
+            is left to train on, or if TensorBoard is asked for and not installed.
     """
     out = Path(out)
+    if tensorboard:
+        writer_class()
     parts = training_split(corpus, config.fold, config.place)
     facts = {
         "train": config_to_dict(config),
@@ -109,7 +116,7 @@ def pretrain(
             _first_stage(corpus, rows, model.shapes, config, out, here)
         batches = Batches(corpus, config.model, model.shapes)
         watched = (parts.validation if parts and len(parts.validation) else rows)[:256]
-        _train(Run(out, config, model, batches, rows, watched, here))
+        _train(Run(out, config, model, batches, rows, watched, here, tensorboard))
     return out
 
 
@@ -178,6 +185,7 @@ class Run:
         rows: of the training tiles.
         watched: rows of the tiles that its quality is measured on.
         processes: that train together.
+        tensorboard: whether TensorBoard is to show its numbers.
     """
 
     out: Path
@@ -187,6 +195,7 @@ class Run:
     rows: np.ndarray
     watched: np.ndarray
     processes: Processes
+    tensorboard: bool = False
 
     @property
     def per_epoch(self) -> int:
@@ -219,7 +228,8 @@ class Run:
 
     def tokens(self, step: int) -> int:
         """Tokens of a step, over all processes."""
-        return int(self.batches.lengths[rows_of_step(self.rows, self.config, step)].sum())
+        lengths = self.batches.lengths
+        return int(lengths[rows_of_step(self.rows, self.config, step, lengths)].sum())
 
 
 def _train(run: Run) -> None:
@@ -228,11 +238,17 @@ def _train(run: Run) -> None:
     first, seconds = 0, 0.0
     if (out / "checkpoint.safetensors").exists():
         first, seconds = load_checkpoint(out, model, optimizer)
+    model.train()
+    cost = measure(model, config, here, next(run.passes(0)))
+    if here.is_first:
+        print(cost)
+    if config.compile:
+        compile_blocks(model)
     forward = together(model, here)
-    log = Log(out / "metrics.jsonl", first) if here.is_first else None
+    board = Board(out / "tensorboard", first) if run.tensorboard and here.is_first else None
+    log = Log(out / "metrics.jsonl", first, board) if here.is_first else None
     best = Best(out / "best.safetensors")
     started = saved = time.monotonic()
-    model.train()
     bar = tqdm(
         range(first, run.steps),
         desc=f"{config.preset} {config.place or f'fold {config.fold}'} seed {config.seed}",
@@ -285,23 +301,28 @@ def _train(run: Run) -> None:
                 raise SystemExit(128 + signal.SIGTERM)
     if log is not None:
         log.close()
-        _finish(run, best, seconds + time.monotonic() - started)
+        _finish(run, best, cost, seconds + time.monotonic() - started)
 
 
-def _finish(run: Run, best: Best, seconds: float) -> None:
+def _finish(run: Run, best: Best, cost: Cost, seconds: float) -> None:
     """Write the weights and the facts of a run that has ended."""
     out, device = run.out, run.processes.device
     # of the run's last start: what one device needs at most, activations and all
     memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    speed = sum(map(run.tokens, range(run.steps))) / max(seconds, 1e-9)
+    tokens = run.config.epochs * int(run.batches.lengths[run.rows].sum())
+    speed = tokens / max(seconds, 1e-9)
+    told = cost.facts(speed, peak_of(device), run.processes.world)
     print(
-        f"{run.steps} steps in {seconds:.0f} s: {speed:,.0f} tokens/s"
+        f"{run.steps} steps in {seconds:.0f} s: {speed:,.0f} tokens/s, "
+        f"{told['flops_per_second']:.3g} FLOP/s"
         + (f", {memory / 2**30:.2f} GiB of GPU memory at most" if memory else "")
     )
     facts = read_config(out) | {
         "seconds": round(seconds, 1),
         "tokens_per_second": round(speed),
         "peak_memory": memory,
+        **told,
+        "graphs_compiled": graphs_compiled() if run.config.compile else 0,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
         "processes": run.processes.world,
         "best": best.facts,

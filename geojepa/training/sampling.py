@@ -1,7 +1,7 @@
 """Which tiles a step trains on, which of them a process takes, and what they lose and hide.
 
-All of it depends on the seed and the step alone: a run goes on, on any number of processes, as if
-it had never stopped.
+All of it depends on the seed, the step and the tiles alone: a run goes on, on any number of
+processes, as if it had never stopped.
 """
 
 from functools import lru_cache
@@ -18,17 +18,43 @@ def steps_per_epoch(tiles: int, config: TrainConfig) -> int:
     return max(1, round(tiles / config.batch_tiles))
 
 
-def rows_of_step(rows: np.ndarray, config: TrainConfig, step: int) -> np.ndarray:
-    """The tiles of a step; each epoch is a new order that depends on seed and epoch alone."""
+def rows_of_step(
+    rows: np.ndarray, config: TrainConfig, step: int, lengths: np.ndarray
+) -> np.ndarray:
+    """The tiles of a step; each epoch deals them out anew, by seed, epoch and lengths alone.
+
+    Args:
+        rows: of the training tiles.
+        config: of the run.
+        step: counted through all epochs.
+        lengths: tokens of every tile of the corpus.
+    """
     per_epoch = steps_per_epoch(len(rows), config)
     epoch, place = divmod(step, per_epoch)
-    return rows[_batches_of_epoch(len(rows), per_epoch, config.seed, epoch)[place]]
+    tokens = lengths[rows].astype(np.int64).tobytes()
+    return rows[_batches_of_epoch(tokens, per_epoch, config.seed, epoch)[place]]
 
 
 @lru_cache(maxsize=1)
-def _batches_of_epoch(tiles: int, batches: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """Positions of the tiles of each batch of an epoch."""
-    return np.array_split(np.random.default_rng((seed, epoch)).permutation(tiles), batches)
+def _batches_of_epoch(tokens: bytes, batches: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Positions of the tiles of each batch of an epoch, from the int64 tokens of every tile.
+
+    Random hands of as many tiles as there are batches are dealt out, most uneven hand first, the
+    longest tile to the batch with the fewest tokens. Batches get equally many tiles, but for one.
+    """
+    lengths = np.frombuffer(tokens, np.int64)
+    draw = np.random.default_rng((seed, epoch))
+    hands = np.full((-(-len(lengths) // batches), batches), -1)
+    hands.flat[: len(lengths)] = draw.permutation(len(lengths))
+    worth = np.where(hands < 0, 0, lengths[hands])
+    load = np.zeros(batches, np.int64)
+    for hand in np.argsort(-np.ptp(worth, axis=1), kind="stable"):
+        # stable, so that ties fall the same way on any processor
+        falling, emptiest = (np.argsort(x, kind="stable") for x in (-worth[hand], load))
+        hands[hand, emptiest] = hands[hand, falling]
+        load[emptiest] += worth[hand, falling]
+    dealt = draw.permuted(hands.T[draw.permutation(batches)], axis=1)
+    return [tiles[tiles >= 0] for tiles in dealt]
 
 
 def passes_per_step(tiles: int, config: TrainConfig) -> int:
@@ -55,7 +81,7 @@ def rows_of_pass(
     """
     passes = passes_per_step(len(rows), config)
     step, part = divmod(number, passes)
-    chosen = np.array_split(rows_of_step(rows, config, step), passes)[part]
+    chosen = np.array_split(rows_of_step(rows, config, step, lengths), passes)[part]
     if world == 1:
         return chosen
     by_length = chosen[np.argsort(-lengths[chosen], kind="stable")]

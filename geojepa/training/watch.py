@@ -22,7 +22,7 @@ from geojepa.training.sampling import masks_of_step
 # those of the headline
 TASKS = ("traffic_signals", "max_speed", "bridge", "car_bridge")
 MAX_TILES = 192
-# of LiDAR: draws of masks, tiles, and what is added to the scatter within a tile
+# of LiDAR: draws of masks, tiles, and what is added to the scatter within a class
 VIEWS, VIEWED, DELTA = 4, 32, 1e-4
 
 
@@ -39,18 +39,21 @@ def watch(
         held: rows of validation tiles, which everything is measured on.
 
     Returns:
-        effective_rank (RankMe) of tiles; token_rank of their tokens; lidar; agreement, the mean
-        cosine of the student's and the teacher's tokens; probe, see `probe`, where it can be had.
+        effective_rank (RankMe) of tiles; token_rank of their tokens; lidar of tiles; token_lidar;
+        agreement, the mean cosine of the student's and the teacher's tokens; probe, see `probe`,
+        where it can be had.
     """
     held = _some(held, MAX_TILES)
     batch = batches(held[:32]).to(next(model.parameters()).device)
     model.eval()
     with torch.no_grad():
         teacher, student = model.teacher(batch), model.student(batch)
+    tiles, tokens = student_views(model, batches, config, held)
     found = {
         "effective_rank": effective_rank(embed_tiles(model, batches, held)),
         "token_rank": effective_rank(teacher.float().cpu().numpy()),
-        "lidar": lidar(student_views(model, batches, config, held)),
+        "lidar": lidar(tiles),
+        "token_lidar": lidar(tokens),
         "agreement": float(F.cosine_similarity(student, teacher).mean()),
     }
     score = probe(model, batches, _some(train, MAX_TILES), held)
@@ -91,26 +94,44 @@ def probe(model: GeoJEPA, batches: Batches, train: np.ndarray, held: np.ndarray)
 @torch.no_grad()
 def student_views(
     model: GeoJEPA, batches: Batches, config: TrainConfig, rows: np.ndarray
-) -> np.ndarray:
-    """(VIEWS, T, width): the mean token of the student's context under so many draws of masks."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the student makes of the contexts of VIEWS draws of masks.
+
+    Returns:
+        (VIEWS, T, width): the mean token of each tile under each draw; and (2, n, width): each
+        token that is context in two draws or more, under the first two of them.
+    """
     batch = batches(rows[:VIEWED]).to(next(model.parameters()).device)
     content = model.student.tokenizer(batch) + model.student.position(batch.box, batch.modality)
-    found = []
+    tiles = []
+    tokens = content.new_zeros(VIEWS, *content.shape, dtype=torch.float32)
+    is_context = torch.zeros(VIEWS, len(content), dtype=torch.bool, device=content.device)
     for view in range(VIEWS):
         masks = masks_of_step(batch, config, view)[1]
         count = masks.cu_context.diff().long()
-        tokens = model.student.encoder(content[masks.context], masks.cu_context, int(count.max()))
-        pooled = torch.segment_reduce(tokens, "mean", lengths=count, initial=0.0)
-        found.append(pooled.float().cpu().numpy())
-    return np.stack(found)
+        seen = model.student.encoder(content[masks.context], masks.cu_context, int(count.max()))
+        tiles.append(torch.segment_reduce(seen, "mean", lengths=count, initial=0.0).float())
+        is_context[view] = masks.context
+        tokens[view, masks.context] = seen.float()
+    twice = seen_twice(tokens.cpu().numpy(), is_context.cpu().numpy())
+    return torch.stack(tiles).cpu().numpy(), twice
+
+
+def seen_twice(tokens: np.ndarray, is_context: np.ndarray) -> np.ndarray:
+    """(2, n, D) of (views, S, D): the first two views in which a token is context, where it is."""
+    chosen = np.flatnonzero(is_context.sum(axis=0) >= 2)
+    first = np.argsort(~is_context, axis=0, kind="stable")[:2, chosen]
+    return tokens[first, chosen]
 
 
 def lidar(views: np.ndarray) -> float:
-    """LiDAR of (views, T, D) embeddings: the rank of what tells tiles apart (arXiv:2312.04000).
+    """LiDAR of (views, n, D) embeddings: the rank of what tells classes apart (arXiv:2312.04000).
 
-    exp of the entropy of the eigenvalues of between-tile scatter in units of within-tile scatter;
-    a tile is a class, its views are the samples.
+    exp of the entropy of the eigenvalues of between-class scatter in units of within-class scatter;
+    a tile or a token is a class, its views are the samples. 1 where there is no class.
     """
+    if views.shape[1] == 0:
+        return 1.0
     views = views.astype(np.float64)
     mean = views.mean(axis=0)
     between = np.cov(mean.T, bias=True)

@@ -6,9 +6,12 @@ from typing import NamedTuple
 import torch
 import triton
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+from torch.utils.flop_counter import register_flop_formula
 
 from geojepa_kernels.attention.backward import backward_kernel
 from geojepa_kernels.attention.dropout import threshold_of
+from geojepa_kernels.attention.flops import backward_flops, forward_flops
 from geojepa_kernels.attention.forward import forward_kernel
 
 # rows of a sequence, on average, from which on a kernel is launched for many blocks a sequence
@@ -143,6 +146,10 @@ ragged_attention_backward = torch.library.custom_op(
 )
 
 
+register_flop_formula(torch.ops.geojepa.ragged_attention, get_raw=True)(forward_flops)
+register_flop_formula(torch.ops.geojepa.ragged_attention_backward, get_raw=True)(backward_flops)
+
+
 @ragged_attention.register_fake
 def _(q, k, v, cu_q, cu_k, seed, sets, dropout_p, scale):
     return q.new_empty(q.shape), q.new_empty((q.shape[1], q.shape[0]), dtype=torch.float32)
@@ -196,6 +203,10 @@ def attend_ragged(
     dropout_p: float,
     scale: float,
 ) -> Tensor:
-    """The output of `ragged_attention`: in a graph that is compiled the operator, else at once."""
-    run = ragged_attention if torch.compiler.is_compiling() else _Eager.apply
+    """The output of `ragged_attention`: the operator where a graph or a dispatch mode is to see it.
+
+    Elsewhere the kernels are launched at once.
+    """
+    is_seen = torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
+    run = ragged_attention if is_seen else _Eager.apply
     return run(q, k, v, cu_q, cu_k, seed, sets, dropout_p, scale)[0]
