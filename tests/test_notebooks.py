@@ -128,6 +128,15 @@ def test_changed_settings_rerun_what_depends_on_them(workplace):
     assert other == {"all": 1, "city": 1, "prepare": 1, "pretrain": 1, "notebook": 8}
 
 
+def test_tokens_of_images_are_asked_where_there_are_images(workplace):
+    text = snakemake(workplace, "-n", "-p", backbones="a b;c")
+    assert "09_image_leak.ipynb" in text
+    assert "-r backbones 'a b;c'" in text
+    bare = snakemake(workplace, "-n", extract="data/lilliput.osm.pbf", run="runs/bare")
+    assert planned(bare)["notebook"] == 7
+    assert "09_image_leak" not in bare
+
+
 def test_wrong_settings_stop_in_one_line(tmp_path):
     for settings, words in [
         ({"extract": "absent.osm.pbf"}, "EXTRACT=absent.osm.pbf: no such file"),
