@@ -10,6 +10,9 @@
 # make check-gpu   the kernels' tests and 50 training steps (CORPUS=..) on a GPU; then bench-kernels
 # make ablations   CORPUS="corpus/a corpus/b" [PRESET=ours-t FACTORS="..;.."]: the recipe, one part
 #                  changed at a time, a run each, into runs/ablations; many hours, goes on
+# make study       CORPUS="corpus/a corpus/b" [PRESETS="ours-t;study-t" FOLDS=5 SEEDS=3]: presets
+#                  trained without each part that they are tested on, into runs/study; many hours,
+#                  goes on; FOLDS=0 holds out city by city
 # make publish     RUN=runs/a: a run's figures into results/
 # make lab         the notebooks in JupyterLab
 # make clean       caches, not data, corpora or runs
@@ -31,6 +34,7 @@ FOLDS ?= 1
 DEVICE ?= auto
 RUN ?=
 EPOCHS ?= 0
+BACKBONES ?=
 CITY_SIZE ?= 28
 
 # of make fuzz
@@ -44,7 +48,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help reproduce test fuzz bench-data bench-train bench-kernels check-kernels check-gpu ablations publish lab clean
+.PHONY: help reproduce test fuzz bench-data bench-train bench-kernels check-kernels check-gpu ablations study publish lab clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -55,7 +59,7 @@ reproduce: $(INSTALLED)
 	    --nolock --rerun-incomplete --keep-going --quiet rules reason host \
 	    --config extract="$(EXTRACT)" footprints="$(FOOTPRINTS)" imagery="$(IMAGERY)" credit="$(CREDIT)" \
 	    preset="$(PRESET)" seeds="$(SEEDS)" folds="$(FOLDS)" device="$(DEVICE)" \
-	    run="$(RUN)" epochs="$(EPOCHS)" city_size="$(CITY_SIZE)"
+	    run="$(RUN)" epochs="$(EPOCHS)" backbones="$(BACKBONES)" city_size="$(CITY_SIZE)"
 
 test: $(INSTALLED)
 	@echo "make test: style ..."
@@ -95,6 +99,13 @@ ablations: $(INSTALLED)
 	@papermill --log-level WARNING -k python3 notebooks/07_ablations.ipynb \
 	    runs/ablations/notebooks/07_ablations.ipynb $(if $(CORPUS),-r corpus "$(CORPUS)") \
 	    $(if $(PRESET),-r preset "$(PRESET)") $(if $(FACTORS),-r factors "$(FACTORS)") \
+	    -p epochs $(EPOCHS) -r device "$(DEVICE)"
+
+study: $(INSTALLED)
+	@mkdir -p runs/study/notebooks
+	@papermill --log-level WARNING -k python3 notebooks/10_study.ipynb \
+	    runs/study/notebooks/10_study.ipynb $(if $(CORPUS),-r corpus "$(CORPUS)") \
+	    $(if $(PRESETS),-r presets "$(PRESETS)") -p folds $(FOLDS) -p seeds $(SEEDS) \
 	    -p epochs $(EPOCHS) -r device "$(DEVICE)"
 
 publish: $(INSTALLED)

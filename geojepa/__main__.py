@@ -105,6 +105,7 @@ def pretrain(
     out: Path,
     preset: str | None = None,
     fold: int = 0,
+    place: str = "",
     seed: int = 0,
     epochs: int | None = None,
     image: str = "patches",
@@ -119,6 +120,7 @@ def pretrain(
         out: folder of the run.
         preset: settings by name; small-gti for a corpus with images, else small-gt.
         fold: of five, held out for the benchmark; -1 trains on every tile.
+        place: whose city is held out instead of a fold.
         seed: of weights, order and masks.
         epochs: in place of the preset's.
         image: tokens of images: patches, or a frozen vision transformer by hub name or folder.
@@ -132,7 +134,8 @@ def pretrain(
 
     corpus = Corpus.open(corpora)
     default = "small-gti" if corpus.has_images else "small-gt"
-    config = replace(settings(preset or default), seed=seed, fold=fold, compile=compile)
+    config = replace(settings(preset or default), seed=seed, fold=fold, place=place)
+    config = replace(config, compile=compile)
     config = replace(config, model=replace(config.model, image=image))
     if epochs is not None:
         config = replace(config, epochs=epochs)

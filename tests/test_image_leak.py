@@ -3,19 +3,22 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 from test_splits import city
 
+from geojepa.data.splits import blocks
 from geojepa.errors import GeoJEPAError
 from geojepa.evaluation import leak
-from geojepa.evaluation.leak import (
-    DRAWS,
-    leak_table,
+from geojepa.evaluation.image_tokens import (
+    RandomViT,
+    load_backbones,
     patch_tokens,
-    pixel_statistics,
     random_linear,
     raw_patches,
+    weights_of,
 )
-from geojepa.figures.image_leak import plot_leak
+from geojepa.evaluation.leak import DRAWS, leak_table, pasted_examples, pixel_statistics
+from geojepa.figures.image_leak import plot_leak, plot_pasting
 
 
 class Coloured:
@@ -92,6 +95,7 @@ def test_the_table_is_tidy_and_its_intervals_hold_the_value(table):
     assert (table.r2 <= table.high).all()
     assert set(table.tokens) == {DRAWS}
     assert table.tiles.nunique() == 1
+    assert set(table.blocks) == {len(set(blocks(Coloured().tiles)))}
     assert table[table.system == "telling"].width.unique().tolist() == [6]
 
 
@@ -167,11 +171,92 @@ def test_local_tokens_are_raw_pixels_and_their_normed_projection():
     np.testing.assert_array_equal(patch_tokens(raw_patches)(images), raw[:, 1:])
 
 
-def test_too_few_images_are_told():
-    corpus = Coloured()
-    corpus.has_image[3:] = False
-    with pytest.raises(GeoJEPAError, match="coloured: too few tiles with an image"):
+@pytest.mark.parametrize(
+    ("side", "kept", "words"),
+    [
+        (16, 0, "coloured: no tile has an image; prepare it with --imagery"),
+        (16, 3, "coloured: too few tiles with an image to hold out each of 5 folds"),
+        # a single block
+        (3, 9, "coloured: too few tiles with an image to hold out each of 5 folds"),
+    ],
+)
+def test_a_corpus_that_is_too_small_is_told(side, kept, words):
+    corpus = Coloured(side)
+    corpus.has_image[kept:] = False
+    with pytest.raises(GeoJEPAError, match=words):
         leak_table(corpus, {"local": local})
+
+
+def test_an_untrained_vit_is_the_seeds_alone_and_mixes_all_patches():
+    tokens = RandomViT(width=24, depth=2, heads=2, seed=1).tokens
+    images = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), dtype=np.uint8)
+    found = tokens(images)
+    assert found.shape == (3, 196, 24)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(RandomViT(24, 2, 2, seed=1).tokens(images), found)
+    assert np.abs(RandomViT(24, 2, 2, seed=2).tokens(images) - found).max() > 0.1
+    # alone as among others
+    np.testing.assert_allclose(tokens(images[1:2])[0], found[1], atol=1e-5)
+    other = images.copy()
+    other[0, :16, :16] = 255 - other[0, :16, :16]
+    change = np.abs(tokens(other) - found).max(axis=2)
+    # most of all the patch's own token, and every other one
+    assert change[0].argmax() == 0
+    assert (change[0] > 1e-5).all()
+    assert change[1:].max() < 1e-5
+
+
+def test_blocks_of_an_untrained_vit_differ_and_biases_are_zero():
+    model = RandomViT(width=24, depth=2, heads=2)
+    first, second = (dict(block.named_parameters()) for block in model.blocks.layers)
+    for name, weight in first.items():
+        if weight.ndim > 1:
+            assert not torch.equal(weight, second[name])
+            assert 0.015 < weight.std() < 0.025
+        elif name.endswith("bias"):
+            assert not weight.any()
+        else:
+            assert (weight == 1).all()
+
+
+def test_backbones_are_named_after_their_folders(tmp_path):
+    pytest.importorskip("transformers", reason="needs geojepa[vision]")
+    from test_backbone import make
+
+    a, b = (make("ViT", tmp_path / name, seed) for seed, name in enumerate(("a", "b")))
+    found = load_backbones(f"{a}; {b};")
+    assert list(found) == ["a", "b"]
+    assert found["a"].sha256 != found["b"].sha256
+    told = weights_of(found)
+    assert f"a@folder sha256 {found['a'].sha256}; b@folder" in told
+    assert str(tmp_path) not in told
+    assert load_backbones("") == {}
+    with pytest.raises(GeoJEPAError, match="two vision models are called a; rename a folder"):
+        load_backbones(f"{a};{a}")
+    tokens = patch_tokens(found["a"])(Coloured().images(np.arange(2)))
+    assert tokens.shape == (2, 196, 24)
+
+
+def test_examples_are_what_is_pasted():
+    corpus, seen = Coloured(), []
+
+    def watched(images: np.ndarray) -> np.ndarray:
+        seen.append(images)
+        return local(images)
+
+    leak_table(corpus, {"watched": watched}, tiles=100, seed=3)
+    # lots of whole and of pasted images take turns
+    whole, pasted = (np.concatenate(seen[start::2]) for start in (0, 1))
+    assert len(whole) == 100
+    images, after, is_read = pasted_examples(corpus, tiles=100, seed=3, count=5, side=7)
+    assert is_read.sum(axis=(1, 2)).tolist() == [DRAWS * 32 * 32] * 5
+    for image, changed, marks in zip(images, after, is_read, strict=True):
+        (row,) = np.flatnonzero((whole == image).all(axis=(1, 2, 3)))
+        np.testing.assert_array_equal(pasted[row], changed)
+        np.testing.assert_array_equal((image != changed).any(axis=2) & ~marks, False)
+    figure = plot_pasting(images, after, is_read)
+    assert len(figure.axes) == 10
+    plt.close(figure)
 
 
 def test_the_figure_shows_every_row(table):

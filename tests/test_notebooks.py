@@ -16,9 +16,10 @@ from geojepa.figures.publish import NAMES, publish
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-# the ablations train a run for each change: `make ablations`, and tests/test_ablation.py
-WORKFLOW = [path for path in NOTEBOOKS if path.stem != "07_ablations"]
-MADE = [name for name in NAMES if not name.startswith("ablation")]
+# these train many runs: `make ablations`, `make study`; tests/test_ablation.py, tests/test_study.py
+LONG = ("07_ablations", "10_study")
+WORKFLOW = [path for path in NOTEBOOKS if path.stem not in LONG]
+MADE = [name for name in NAMES if not name.startswith(("ablation", "study"))]
 FILES = {"figure.png", "figure.pdf", "table.csv", "provenance.json"}
 SETTINGS = {"city_size": 10, "epochs": 1, "run": "runs/trial"}
 
@@ -29,8 +30,8 @@ def code_cells(path: Path) -> list:
     return [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
 
 
-def test_there_are_eight_notebooks():
-    assert [path.stem[:3] for path in NOTEBOOKS] == [f"0{number}_" for number in range(1, 9)]
+def test_there_are_ten_notebooks():
+    assert [path.stem[:3] for path in NOTEBOOKS] == [f"{number:02}_" for number in range(1, 11)]
 
 
 @each_notebook
@@ -124,7 +125,16 @@ def test_changed_settings_rerun_what_depends_on_them(workplace):
     longer = planned(snakemake(workplace, "-n", epochs=2))
     assert longer == {"all": 1, "pretrain": 1, "notebook": 4}
     other = planned(snakemake(workplace, "-n", city_size=11))
-    assert other == {"all": 1, "city": 1, "prepare": 1, "pretrain": 1, "notebook": 7}
+    assert other == {"all": 1, "city": 1, "prepare": 1, "pretrain": 1, "notebook": 8}
+
+
+def test_tokens_of_images_are_asked_where_there_are_images(workplace):
+    text = snakemake(workplace, "-n", "-p", backbones="a b;c")
+    assert "09_image_leak.ipynb" in text
+    assert "-r backbones 'a b;c'" in text
+    bare = snakemake(workplace, "-n", extract="data/lilliput.osm.pbf", run="runs/bare")
+    assert planned(bare)["notebook"] == 7
+    assert "09_image_leak" not in bare
 
 
 def test_wrong_settings_stop_in_one_line(tmp_path):

@@ -134,16 +134,17 @@ def slug(name: str) -> str:
 
 
 def factor_table(results: Results, base: str = "recipe") -> pd.DataFrame:
-    """A row for each system: headline measures, and the paired difference from the base.
+    """A row for each system and split: headline measures, and the paired difference from the base.
 
-    Columns: system, skill, average_precision, and for both the difference with the low and high of
-    its 95 % interval over test blocks.
+    Columns: system, probe, split, skill, average_precision, and for both the difference with the
+    low and high of its 95 % interval over test blocks.
     """
     rows = []
     headline = results.headline()
     for row in headline.to_dict("records"):
-        line = {name: row[name] for name in ("system", "probe", "skill", "average_precision")}
-        for measure in ("skill", "average_precision"):
+        measures = [m for m in ("skill", "average_precision") if row.get(m) == row.get(m)]
+        line = {name: row.get(name) for name in ("system", "probe", "split", *measures)}
+        for measure in measures:
             pair = (row["system"], row["probe"]), (base, PROBE)
             found = results.difference(*pair, split=row["split"], measure=measure)
             names = ("difference", "low", "high")

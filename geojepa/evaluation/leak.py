@@ -6,7 +6,7 @@ attention may know the rest itself. To tell the two apart, patches are also past
 tile: what such a token tells of the tile that it lies in, its tokeniser has put there.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -16,12 +16,10 @@ from tqdm import tqdm
 from geojepa.data.corpus import Corpus
 from geojepa.data.splits import FOLDS, blocks, folds, split, tile_keys
 from geojepa.errors import GeoJEPAError
+from geojepa.evaluation.image_tokens import Tokens
 from geojepa.evaluation.metrics import block_draws, hashed, interval, replicate
 from geojepa.evaluation.probes import PENALTIES, Standard, one_thread
-from geojepa.model.modalities import PATCH, cut_patches
 
-# (n, 224, 224, 3) uint8 -> (n, patches, D), rows from the north-west, without a class token
-Tokens = Callable[[np.ndarray], np.ndarray]
 # tokens read of a tile, and images in memory at once
 DRAWS, LOT = 4, 32
 
@@ -44,56 +42,76 @@ def leak_table(
 
     Returns:
         One row a system, patch ("own" or "pasted") and target ("pixels" or "tokens"): r2 with
-        its 95 % interval `low` to `high` over blocks, `tiles`, `tokens` read of each, `width`.
+        its 95 % interval `low` to `high` over blocks; how many `tiles` in how many `blocks`,
+        `tokens` read of each tile, and their `width`.
 
     Raises:
-        GeoJEPAError: if too few tiles have an image.
+        GeoJEPAError: if no tile has an image, or too few to hold out each fold.
     """
-    fold = folds(corpus.tiles)
-    draw = hashed(tile_keys(corpus.tiles), f"leak {seed}")
-    rows = np.flatnonzero((fold >= 0) & corpus.has_image)
-    rows = np.sort(rows[np.argsort(draw[rows], kind="stable")[:tiles]])
-    giver = _givers(rows, fold[rows], draw[rows])
+    rows, giver, draw = _drawn(corpus, tiles, seed)
     block = np.unique(blocks(corpus.tiles)[rows], return_inverse=True)[1]
     draws = block_draws(block.max(initial=0) + 1)
-    own = [_parts(corpus, k, rows) for k in range(FOLDS)]
+    try:
+        own = [_parts(corpus, k, rows) for k in range(FOLDS)]
+    except GeoJEPAError as error:
+        raise _too_few(corpus) from error
     # a pasted patch and the tile around it are of one part
     pasted = [[part[np.isin(giver[part], part)] for part in parts] for parts in own]
     if any(len(part) < 2 for parts in pasted for part in parts):
-        raise GeoJEPAError(f"{corpus.name}: too few tiles with an image; give a larger corpus")
+        raise _too_few(corpus)
     table = []
     for name, tokens in systems.items():
-        read = _read(corpus, rows, giver, tokens, draw[rows], name)
+        read = _read(corpus, rows, giver, tokens, draw, name)
         for patch, folded in (("own", own), ("pasted", pasted)):
             for target in ("pixels", "tokens"):
                 errors = held_out(read[patch], read[target], folded)
                 r2, low, high = interval(replicate(r2_of, draws, block, *errors))
-                row = {"system": name, "patch": patch, "target": target}
-                size = {"tiles": len(rows), "tokens": DRAWS, "width": read[patch].shape[2]}
-                table.append(row | {"r2": r2, "low": low, "high": high} | size)
+                what = {"system": name, "patch": patch, "target": target}
+                size = {"tiles": len(rows), "blocks": draws.shape[1], "tokens": DRAWS}
+                size["width"] = read[patch].shape[2]
+                table.append(what | {"r2": r2, "low": low, "high": high} | size)
     return pd.DataFrame(table)
 
 
-def raw_patches(images: np.ndarray) -> np.ndarray:
-    """Pixels of patches of 16: (n, 224, 224, 3) to (n, 196, 768), what local tokens are made of."""
-    return cut_patches(images, images.shape[1]).reshape(len(images), -1, 3 * PATCH * PATCH)
+def pasted_examples(
+    corpus: Corpus, tiles: int = 2000, seed: int = 0, count: int = 4, side: int = 14
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Some of the tiles that `leak_table` reads, before and after patches are pasted into them.
+
+    Args:
+        corpus, tiles, seed: as there.
+        count: of tiles, those that are drawn first.
+        side: patches along a side.
+
+    Returns:
+        Images (n, 224, 224, 3) uint8 twice, and which pixels are read, (n, 224, 224) bool.
+
+    Raises:
+        GeoJEPAError: if no tile has an image.
+    """
+    rows, giver, draw = _drawn(corpus, tiles, seed)
+    first = np.argsort(draw, kind="stable")[:count]
+    images, given = corpus.images(rows[first]), corpus.images(rows[giver[first]])
+    is_read = _spread(_marks(_places(draw[first], side * side), side * side), images.shape[1])
+    return images, np.where(is_read[..., None], given, images), is_read
 
 
-def random_linear(width: int = 128, seed: int = 0) -> Tokens:
-    """Raw patches through a random linear layer and a layer norm: local tokens before training."""
-    weight = np.random.default_rng(seed).standard_normal((3 * PATCH * PATCH, width))
+def _drawn(corpus: Corpus, tiles: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of the tiles that are read, as positions in them their givers, and their draws."""
+    if not corpus.has_image.any():
+        raise GeoJEPAError(f"{corpus.name}: no tile has an image; prepare it with --imagery")
+    fold = folds(corpus.tiles)
+    draw = hashed(tile_keys(corpus.tiles), f"leak {seed}")
+    rows = np.flatnonzero((fold >= 0) & corpus.has_image)
+    rows = np.sort(rows[np.argsort(draw[rows], kind="stable")[:tiles]])
+    return rows, _givers(rows, fold[rows], draw[rows]), draw[rows]
 
-    def tokens(images: np.ndarray) -> np.ndarray:
-        x = raw_patches(images) @ weight.astype(np.float32)
-        x -= x.mean(axis=2, keepdims=True)
-        return x / np.sqrt(np.square(x).mean(axis=2, keepdims=True) + 1e-5)
 
-    return tokens
-
-
-def patch_tokens(backbone: Tokens) -> Tokens:
-    """A backbone's tokens of patches, without its class token."""
-    return lambda images: backbone(images)[:, 1:]
+def _too_few(corpus: Corpus) -> GeoJEPAError:
+    return GeoJEPAError(
+        f"{corpus.name}: too few tiles with an image to hold out each of {FOLDS} folds of whole "
+        "blocks; give a larger corpus, or read more of its tiles"
+    )
 
 
 def _givers(rows: np.ndarray, fold: np.ndarray, draw: np.ndarray) -> np.ndarray:
@@ -123,10 +141,8 @@ def _read(
         images, given = corpus.images(rows[here]), corpus.images(rows[giver[here]])
         whole = tokens(images)
         patches = whole.shape[1]
-        drawn = [np.random.default_rng(int(d)).permutation(patches)[:DRAWS] for d in draw[here]]
-        places = np.stack(drawn)
-        is_read = np.zeros((len(here), patches), bool)
-        np.put_along_axis(is_read, places, True, axis=1)
+        places = _places(draw[here], patches)
+        is_read = _marks(places, patches)
         is_rest = ~_spread(is_read, images.shape[1])
         pasted = tokens(np.where(is_rest[..., None], images, given))
         found["own"].append(np.take_along_axis(whole, places[..., None], axis=1))
@@ -136,6 +152,18 @@ def _read(
         )
         found["pixels"].append(pixel_statistics(images, is_rest))
     return {what: np.concatenate(parts) for what, parts in found.items()}
+
+
+def _places(draw: np.ndarray, patches: int) -> np.ndarray:
+    """(n, DRAWS) which patches are read of tiles with these draws."""
+    return np.stack([np.random.default_rng(int(d)).permutation(patches)[:DRAWS] for d in draw])
+
+
+def _marks(places: np.ndarray, patches: int) -> np.ndarray:
+    """(n, patches) bool, True at `places`."""
+    marks = np.zeros((len(places), patches), bool)
+    np.put_along_axis(marks, places, True, axis=1)
+    return marks
 
 
 def _spread(of_patches: np.ndarray, size: int) -> np.ndarray:

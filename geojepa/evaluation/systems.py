@@ -81,7 +81,7 @@ class Pretrained:
             (one["split"]["name"], one["train"]["seed"]): run
             for one, run in zip(facts, runs, strict=True)
         }
-        settings = {json.dumps(one["train"] | {"seed": 0, "fold": 0}) for one in facts}
+        settings = {json.dumps(one["train"] | {"seed": 0, "fold": 0, "place": ""}) for one in facts}
         if len(settings) > 1 or len(self.runs) < len(runs):
             raise GeoJEPAError(
                 f"{runs[0].parent}: holds runs of different settings, or two of one fold and seed; "

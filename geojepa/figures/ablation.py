@@ -1,4 +1,4 @@
-"""The ablation study as a figure: what each change of the recipe gains or costs."""
+"""Differences from a recipe as figures: of its changes, of other systems, city by city."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -35,4 +35,31 @@ def plot_factors(table: pd.DataFrame, base: str = "recipe") -> Figure:
         axis.grid(axis="x", lw=0.4)
         axis.set(title=title, xlabel=f"minus that of the {base}")
     axes[0][0].set_yticks(place, names)
+    return figure
+
+
+def plot_cities(table: pd.DataFrame, base: str) -> Figure:
+    """What a preset gains over others in each city that it was trained without, in masked skill.
+
+    Args:
+        table: of `factor_table`, a split for each city.
+        base: the preset.
+    """
+    rows = table[(table["system"] != base) & table["skill_difference"].notna()]
+    rows = rows.assign(label=label(rows), city=rows["split"].str.removeprefix("place "))
+    others = list(dict.fromkeys(rows["label"]))
+    cities = list(dict.fromkeys(rows["city"]))[::-1]
+    figure, axes = plt.subplots(
+        1, len(others), figsize=(1.6 * len(others) + 1.5, 1.4 + 0.3 * len(cities)), sharey=True
+    )
+    for axis, other in zip(np.atleast_1d(axes), others, strict=True):
+        part = rows[rows["label"] == other]
+        place = [cities.index(city) for city in part["city"]]
+        # the table has the other minus the preset
+        axis.hlines(place, -part["skill_high"], -part["skill_low"], color=BLUE, lw=1.2)
+        axis.plot(-part["skill_difference"], place, "o", color=BLUE, ms=4)
+        axis.axvline(0, color="black", lw=0.8)
+        axis.grid(axis="x", lw=0.4)
+        axis.set(title=other.replace(" · ", "\n"), xlabel="skill gained")
+    np.atleast_1d(axes)[0].set_yticks(range(len(cities)), cities)
     return figure

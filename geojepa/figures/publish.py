@@ -27,6 +27,13 @@ ORDER = {
         f"ablations_{modalities}{seeds}" for modalities in MODALITIES for seeds in ("", "_seeds")
     ),
     "08_geometry": ("fields", "shapes"),
+    "09_image_leak": ("image_leak",),
+    "10_study": tuple(
+        f"study_{modalities}{cities}{tasks}"
+        for modalities in MODALITIES
+        for cities in ("", "_cities")
+        for tasks in ("", "_tasks")
+    ),
 }
 NAMES = tuple(name for names in ORDER.values() for name in names)
 TITLE = "GeoJEPA: a notebook-first companion"

@@ -77,6 +77,8 @@ class TrainConfig:
     seed: int = 0
     fold: int = 0
     """Fold held out for testing; -1 trains on every tile."""
+    place: str = ""
+    """A place whose city is held out instead of a fold."""
 
     def __post_init__(self) -> None:
         limits = {

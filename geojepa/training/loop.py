@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from geojepa.data.corpus import Corpus
-from geojepa.data.splits import Split, split, tile_keys
+from geojepa.data.splits import Split, split, split_by_place, tile_keys
 from geojepa.errors import GeoJEPAError
 from geojepa.files import sha256
 from geojepa.model.batch import Batches
@@ -66,7 +66,7 @@ def pretrain(
     Args:
         corpus: the tiles.
         out: folder of the run. A finished run of the same settings returns at once.
-        config: every setting; `config.fold` is held out.
+        config: every setting; `config.place` is held out or, without one, `config.fold`.
         device: "cpu", "cuda", or "auto" for a GPU where there is one.
         tensorboard: also write the numbers of metrics.jsonl to a folder tensorboard.
 
@@ -80,7 +80,7 @@ def pretrain(
     out = Path(out)
     if tensorboard:
         writer_class()
-    parts = training_split(corpus, config.fold)
+    parts = training_split(corpus, config.fold, config.place)
     facts = {
         "train": config_to_dict(config),
         "corpus": {"name": corpus.name, "hash": corpus.hash},
@@ -94,7 +94,7 @@ def pretrain(
     rows = parts.train if parts else corpus.usable
     if len(rows) == 0:
         raise GeoJEPAError(
-            f"{corpus.name}: fold {config.fold} leaves no tile to train on; "
+            f"{corpus.name}: {parts.name if parts else 'it'} leaves no tile to train on; "
             "use a larger extract, or fold -1 to hold nothing out"
         )
     with processes(device) as here:
@@ -140,8 +140,10 @@ def _first_stage(
     load_weights(network, load_tensors(path)[0], path)
 
 
-def training_split(corpus: Corpus, fold: int) -> Split | None:
-    """The split that a fold number names; None for -1, which holds nothing out."""
+def training_split(corpus: Corpus, fold: int, place: str = "") -> Split | None:
+    """The split by a place or, without one, a fold; None for -1, which holds nothing out."""
+    if place:
+        return split_by_place(corpus.tiles, place)
     return None if fold < 0 else split(corpus.tiles, fold)
 
 
@@ -249,7 +251,7 @@ def _train(run: Run) -> None:
     started = saved = time.monotonic()
     bar = tqdm(
         range(first, run.steps),
-        desc=f"{config.preset} fold {config.fold} seed {config.seed}",
+        desc=f"{config.preset} {config.place or f'fold {config.fold}'} seed {config.seed}",
         initial=first,
         total=run.steps,
         disable=None if here.is_first else True,

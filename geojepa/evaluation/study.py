@@ -1,0 +1,80 @@
+"""The study: presets trained without each part of the map that they are then tested on."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from geojepa.data.corpus import Corpus
+from geojepa.data.splits import cities
+from geojepa.errors import GeoJEPAError
+from geojepa.evaluation.ablation import TASKS
+from geojepa.evaluation.baselines import System, baselines
+from geojepa.evaluation.benchmark import benchmark
+from geojepa.evaluation.results import Results
+from geojepa.evaluation.systems import Pretrained, Untrained
+from geojepa.training.loop import pretrain, training_split
+from geojepa.training.presets import preset
+
+Held = int | str
+
+
+def held_cities(corpus: Corpus) -> tuple[str, ...]:
+    """Every city of a corpus, to be held out in turn.
+
+    Raises:
+        GeoJEPAError: there is one alone.
+    """
+    found = tuple(np.unique(cities(corpus.tiles)).tolist())
+    if len(found) < 2:
+        raise GeoJEPAError(f"{corpus.name}: is a single city; hold out folds, or add a place")
+    return found
+
+
+def compare_presets(
+    corpus: Corpus,
+    out: str | Path,
+    names: Sequence[str],
+    held: Sequence[Held],
+    seeds: Sequence[int] = (0,),
+    epochs: int = 0,
+    device: str = "auto",
+    masked: Sequence[bool] = (True,),
+    probes: Sequence[str] = ("LIN",),
+) -> Results:
+    """Pretrain presets for as many epochs each, and measure them beside every baseline.
+
+    Finished runs are kept, so that the same call goes on. *Untrained* has the weights that the
+    first preset starts from.
+
+    Args:
+        corpus: the tiles.
+        out: folder of the runs: `<preset>/<held out>-seed<n>/`.
+        names: of presets.
+        held: what is held out and tested on: numbers of folds, which are pooled, or cities.
+        seeds: of pretraining, for each preset and each part held out.
+        epochs: of every run; 0 for those of the first preset.
+        device: of pretraining.
+        masked, probes: as in `benchmark`.
+    """
+    epochs = epochs or preset(names[0]).epochs
+    splits = []
+    for part in held:
+        fold, place = (part, "") if isinstance(part, int) else (0, part)
+        split = training_split(corpus, fold, place)
+        if split is None:
+            raise GeoJEPAError("fold -1 holds nothing out; name folds from 0 to 4")
+        splits.append(split)
+    systems: list[System] = [Untrained(corpus, preset(names[0]).model, seeds)]
+    for name in names:
+        runs = []
+        for part in held:
+            for seed in seeds:
+                config = replace(preset(name), epochs=epochs, seed=seed)
+                is_fold = isinstance(part, int)
+                config = replace(config, **{"fold" if is_fold else "place": part})
+                folder = Path(out) / name / f"{'fold' if is_fold else ''}{part}-seed{seed}"
+                runs.append(pretrain(corpus, folder, config, device))
+        systems.append(Pretrained(corpus, runs, name))
+    return benchmark([*baselines(corpus), *systems], corpus, splits, TASKS, masked, probes)

@@ -1,0 +1,110 @@
+"""The study: what each run was trained without, and what is compared."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from papermill import execute_notebook
+
+from geojepa.data.city import build_city
+from geojepa.data.corpus import Corpus
+from geojepa.data.prepare import prepare
+from geojepa.data.splits import split, split_by_place, tile_keys
+from geojepa.errors import GeoJEPAError
+from geojepa.evaluation.study import compare_presets, held_cities
+
+NOTEBOOK = Path(__file__).parent.parent / "notebooks/10_study.ipynb"
+
+
+@pytest.fixture(scope="module")
+def towns(wide_corpus, tmp_path_factory):
+    """The western and the eastern half of a city as two places, one tile apart."""
+    folder = tmp_path_factory.mktemp("towns")
+    extract = build_city(folder, size=12).extract
+    tiles = wide_corpus.tiles[["tile_id", "x", "geometry"]]
+    middle = tiles.x.median()
+    found = []
+    for name, half in (("west", tiles[tiles.x < middle]), ("east", tiles[tiles.x > middle + 1])):
+        half[["tile_id", "geometry"]].to_parquet(folder / f"{name}.parquet")
+        shutil.copyfile(extract, folder / f"{name}.osm.pbf")
+        footprints = folder / f"{name}.parquet"
+        found.append(prepare([folder / f"{name}.osm.pbf"], folder / name, footprints=footprints))
+    return Corpus.open(found)
+
+
+def trained_on(run):
+    return set(json.loads((run / "seen.json").read_text())["tiles"])
+
+
+def test_a_run_never_saw_the_city_that_it_is_tested_on(towns, tmp_path):
+    held = held_cities(towns)
+    assert held == ("east", "west")
+    results = compare_presets(towns, tmp_path, ("smoke-t",), held, epochs=1, device="cpu")
+    keys = tile_keys(towns.tiles)
+    for place in held:
+        of_city = set(keys[(towns.tiles.place == place).to_numpy()])
+        seen = trained_on(tmp_path / "smoke-t" / f"{place}-seed0")
+        assert seen == set(keys[split_by_place(towns.tiles, place).train])
+        assert seen
+        assert not seen & of_city
+        fits = results.fits[results.fits["fold"] == f"place {place}"]["fit"]
+        tested = results.predictions[results.predictions["fit"].isin(fits)]
+        assert set(tested["tile"].astype(str)) <= of_city
+
+
+def test_folds_are_pooled_and_seeds_kept_apart(wide_corpus, tmp_path):
+    names = "smoke-t", "small-t"
+    call = (wide_corpus, tmp_path, names, (0, 1), (0, 1), 1, "cpu")
+    results = compare_presets(*call)
+    headline = results.headline()
+    assert set(names) | {"Untrained", "Dummy", "TagCount"} <= set(headline["system"])
+    assert headline["split"].nunique() == 1
+    fits = results.fits[results.fits["system"] == "smoke-t"]
+    assert set(zip(fits["fold"], fits["seed"], strict=True)) == {
+        (f"fold {fold} of 5", seed) for fold in (0, 1) for seed in (0, 1)
+    }
+    for fold in (0, 1):
+        part = split(wide_corpus.tiles, fold)
+        keys = tile_keys(wide_corpus.tiles)
+        for run in tmp_path.glob(f"*/fold{fold}-seed*"):
+            assert trained_on(run) == set(keys[part.train])
+            config = json.loads((run / "config.json").read_text())["train"]
+            assert (config["epochs"], config["fold"]) == (1, fold)
+    weights = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/*/model.safetensors")}
+    assert len(weights) == 8
+    assert compare_presets(*call).headline().equals(headline)
+    assert all(p.stat().st_mtime_ns == at for p, at in weights.items())
+
+
+def test_what_cannot_be_held_out_is_refused(wide_corpus, tmp_path):
+    with pytest.raises(GeoJEPAError, match="single city"):
+        held_cities(wide_corpus)
+    with pytest.raises(GeoJEPAError, match="atlantis"):
+        compare_presets(wide_corpus, tmp_path, ("smoke-t",), ("atlantis",))
+    with pytest.raises(GeoJEPAError, match="holds nothing out"):
+        compare_presets(wide_corpus, tmp_path, ("smoke-t",), (-1,))
+    assert not list(tmp_path.iterdir())
+
+
+def test_notebook_draws_the_comparison(wide_corpus, tmp_path):
+    parameters = {
+        "corpus": str(wide_corpus.paths[0]),
+        "run": str(tmp_path / "run"),
+        "presets": "smoke-t;small-t",
+        "folds": 2,
+        "epochs": 1,
+        "device": "cpu",
+    }
+    execute_notebook(NOTEBOOK, None, parameters, cwd=NOTEBOOK.parent.parent)
+    for name in ("study_t", "study_t_tasks"):
+        found = tmp_path / "run/results" / name
+        files = {"figure.png", "figure.pdf", "table.csv", "provenance.json"}
+        assert {path.name for path in found.iterdir()} == files
+    table = pd.read_csv(tmp_path / "run/results/study_t/table.csv")
+    base = table[table["system"] == "smoke-t"].iloc[0]
+    assert base["skill_difference"] == 0
+    other = table[table["system"] == "small-t"].iloc[0]
+    assert np.isclose(other["skill_difference"], other["skill"] - base["skill"])
