@@ -59,22 +59,18 @@ def compare_presets(
         masked, probes: as in `benchmark`.
     """
     epochs = epochs or preset(names[0]).epochs
-    splits = []
-    for part in held:
-        fold, place = (part, "") if isinstance(part, int) else (0, part)
-        split = training_split(corpus, fold, place)
-        if split is None:
-            raise GeoJEPAError("fold -1 holds nothing out; name folds from 0 to 4")
-        splits.append(split)
+    parts = [(part, "") if isinstance(part, int) else (0, part) for part in held]
+    found = [training_split(corpus, fold, place) for fold, place in parts]
+    splits = [one for one in found if one is not None]
+    if len(splits) < len(found):
+        raise GeoJEPAError("fold -1 holds nothing out; name folds from 0 to 4")
     systems: list[System] = [Untrained(corpus, preset(names[0]).model, seeds)]
     for name in names:
         runs = []
-        for part in held:
+        for fold, place in parts:
             for seed in seeds:
-                config = replace(preset(name), epochs=epochs, seed=seed)
-                is_fold = isinstance(part, int)
-                config = replace(config, **{"fold" if is_fold else "place": part})
-                folder = Path(out) / name / f"{'fold' if is_fold else ''}{part}-seed{seed}"
+                config = replace(preset(name), epochs=epochs, seed=seed, fold=fold, place=place)
+                folder = Path(out) / name / f"{place or f'fold{fold}'}-seed{seed}"
                 runs.append(pretrain(corpus, folder, config, device))
         systems.append(Pretrained(corpus, runs, name))
     return benchmark([*baselines(corpus), *systems], corpus, splits, TASKS, masked, probes)
