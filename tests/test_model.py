@@ -1,5 +1,7 @@
 """Tokens, encoder, predictor and losses against first principles."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -38,9 +40,10 @@ def masks_for(batch, strategy="area", seed=0):
     )
 
 
+@pytest.mark.parametrize("pooling", ["mean", "counts"])
 @pytest.mark.parametrize("modalities", ["t", "gt", "ti", "gti"])
-def test_one_tile_alone_and_in_a_batch_agree(tiny_corpus, modalities):
-    model = model_of(modalities, registers=2)
+def test_one_tile_alone_and_in_a_batch_agree(tiny_corpus, modalities, pooling):
+    model = model_of(modalities, registers=2, pooling=pooling)
     batches = Batches(tiny_corpus, model.config)
     rows = tiny_corpus.usable[:12]
     together = embed_tiles(model, batches, rows)
@@ -96,6 +99,29 @@ def test_a_tile_without_tokens_is_zero():
     assert pooled.isfinite().all()
     assert (pooled[[0, 2]] == 0).all()
     assert (pooled[1] == 1).all()
+
+
+def test_pooled_counts_are_those_of_a_sum_written_out():
+    x = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
+    cu = torch.tensor([0, 2, 2, 9], dtype=torch.int32)
+    pooled = pool(x, cu, "counts")
+    assert pooled.shape == (3, 12)
+    assert (pooled[1] == 0).all()
+    for tile, rows in ((0, range(2)), (2, range(2, 9))):
+        for column in range(4):
+            values = [float(x[row, column]) for row in rows]
+            above = math.log(1 + sum(v for v in values if v > 0))
+            below = math.log(1 + sum(-v for v in values if v < 0))
+            found = pooled[tile, [column, 4 + column, 8 + column]].tolist()
+            assert found == pytest.approx([above, below, max(values)], abs=1e-6)
+
+
+def test_counts_tell_how_many_and_a_mean_does_not():
+    x = torch.randn(1, 4, generator=torch.Generator().manual_seed(0))
+    cu = torch.tensor([0, 1, 8], dtype=torch.int32)
+    alike = x.expand(8, -1).contiguous()
+    torch.testing.assert_close(*pool(alike, cu, "mean"))
+    assert (pool(alike, cu, "counts")[1] - pool(alike, cu, "counts")[0]).abs().max() > 0.1
 
 
 def test_registers_stand_before_each_tile():

@@ -42,6 +42,8 @@ FACTORS: dict[str, Changes] = {
     "loss: pooled SIGReg": {"loss.pooled": "sigreg", "loss.pooled_weight": 0.02},
     "loss: on context too": {"loss.context_weight": 0.5},
     "teacher: encoder alone averaged": {"averaged": "encoder"},
+    "teacher: slower": {"momentum": (0.998, 0.998)},
+    "training: batches of 32": {"batch_tiles": 32},
     "teacher: momentum and rate ramped": {
         "momentum": (0.99, 0.99999),
         "cooldown": 0.9,
@@ -57,7 +59,8 @@ FACTORS: dict[str, Changes] = {
     "masks: smaller": {"masks.random": (250, 250, 100), "masks.area": (750, 200, 150)},
     "masks: larger": {"masks.random": (250, 600, 100), "masks.area": (750, 550, 100)},
     "encoder: no registers": {"model.registers": 0},
-    "encoder: no dropout": {"model.dropout": 0.0},
+    "encoder: dropout": {"model.dropout": 0.1},
+    "embedding: mean and max": {"model.pooling": "mean"},
     "input: no position": {"model.encodings": ("modality",)},
     "input: no modality": {"model.encodings": ("position",)},
     "input: numbers as numbers": {"model.numbers": True},

@@ -63,7 +63,7 @@ class Untrained:
         """No tile."""
 
     def features(self, rows: np.ndarray, hide: str | None, split: Split, seed: int) -> np.ndarray:
-        """Embeddings (len(rows), 4 width)."""
+        """Embeddings (len(rows), F), see `embed_tiles`."""
         model = self.model(seed)
         return embed_tiles(model, Batches(self.corpus, self.config, model.shapes), rows, hide)
 
@@ -114,7 +114,7 @@ class Pretrained:
         return np.array(json.loads((self.run(split, seed) / "seen.json").read_text())["tiles"])
 
     def features(self, rows: np.ndarray, hide: str | None, split: Split, seed: int) -> np.ndarray:
-        """Embeddings (len(rows), 4 width)."""
+        """Embeddings (len(rows), F), see `embed_tiles`."""
         model, _, _ = load_run(self.run(split, seed))
         return embed_tiles(model, Batches(self.corpus, self.config, model.shapes), rows, hide)
 

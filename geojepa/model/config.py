@@ -53,6 +53,9 @@ class ModelConfig:
     name on the Hugging Face hub or its folder; see `model/backbone.py`."""
     image_size: int = 112
     """Pixels that an image's side is averaged to before it is cut to patches of 16."""
+    pooling: str = "mean"
+    """What a tile's embedding holds of its tokens beside their maximum: their mean, as the paper's;
+    or "counts", the logarithms of how much of each direction there is, which tell how many."""
     modality_dropout: float = 0.3
     """Probability that a training batch loses either all its tags or all its geometries."""
     position_noise: float = 5e-4
@@ -66,6 +69,7 @@ class ModelConfig:
             targets=("teacher", "random"),
             geometry=("fourier", "network"),
             target_depths=tuple(range(1, self.depth + 1)),
+            pooling=("mean", "counts"),
         )
         if self.width % self.heads or self.predictor_width % self.predictor_heads:
             raise GeoJEPAError("a width is not a multiple of its heads; change one of the two")

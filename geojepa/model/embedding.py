@@ -23,26 +23,48 @@ TILES_PER_BATCH = 32
 def embed_tiles(
     model: GeoJEPA, batches: Batches, rows: np.ndarray, hide: str | None = None
 ) -> np.ndarray:
-    """(T, 4 width) float32: mean and max over each tile's tokens, at two depths of the teacher.
+    """(T, 2 P) float32: each tile's tokens pooled, at two depths of the teacher; see `pool`.
 
     The depths are the content tokens that enter the encoder (what is there) and its output (what
     is there in its context). The result does not depend on which tiles share a batch. A tile
     without tokens gets zeros.
     """
+    how = model.config.pooling
     pooled = [
-        torch.cat([pool(x, batch.cu_seqlens) for x in depths], dim=1)
+        torch.cat([pool(x, batch.cu_seqlens, how) for x in depths], dim=1)
         for depths, batch in _depths(model, batches, rows, hide)
     ]
-    return torch.cat(pooled).cpu().numpy() if pooled else np.empty((0, 4 * model.config.width))
+    if pooled:
+        return torch.cat(pooled).cpu().numpy()
+    none = torch.zeros(1, dtype=torch.int32)
+    width = pool(torch.empty(0, model.config.width), none, how).shape[1]
+    return np.empty((0, 2 * width), np.float32)
 
 
-def pool(x: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
-    """(S, D) packed tokens to (T, 2D): mean and max of each tile, zeros where it is empty."""
+def pool(x: torch.Tensor, cu_seqlens: torch.Tensor, how: str = "mean") -> torch.Tensor:
+    """Pool the tokens of each tile; zeros where it has none.
+
+    A mean forgets how many tokens there are, and a sum of both signs cancels. The sums of the
+    positive and of the negative parts of a dimension count what points its way.
+
+    Args:
+        x: (S, D) packed tokens.
+        cu_seqlens: (T + 1,) int32.
+        how: "mean", mean and max; "counts", log1p of the sums of positive and of negative parts,
+            and max.
+
+    Returns:
+        (T, 2 D) for "mean", (T, 3 D) for "counts".
+    """
     count = cu_seqlens.diff().long()
-    mean = torch.segment_reduce(x, "mean", lengths=count, initial=0.0)
     largest = torch.segment_reduce(x, "max", lengths=count)
+    if how == "mean":
+        parts = [torch.segment_reduce(x, "mean", lengths=count, initial=0.0)]
+    else:
+        signed = torch.cat([x.relu(), (-x).relu()], dim=1)
+        parts = [torch.segment_reduce(signed, "sum", lengths=count, initial=0.0).log1p()]
     empty = (count == 0)[:, None]
-    return torch.cat([mean, largest], dim=1).masked_fill(empty, 0.0)
+    return torch.cat([*parts, largest], dim=1).masked_fill(empty, 0.0)
 
 
 @torch.no_grad()

@@ -118,12 +118,20 @@ def _ours(modalities: str) -> TrainConfig:
     return replace(
         study,
         preset=f"ours-{modalities}",
-        model=replace(study.model, predictor_context="shared", registers=2, geometry="fourier"),
+        model=replace(
+            study.model,
+            predictor_context="shared",
+            registers=2,
+            geometry="fourier",
+            dropout=0.0,
+            pooling="counts",
+        ),
         masks=_MIXED if "i" in modalities else MaskConfig(),
         loss=LossConfig(vicreg_weight=0.02),
+        batch_tiles=16,
         cooldown=0.2,
         weight_decay=(0.04, 0.04),
-        momentum=(0.998, 0.998),
+        momentum=(0.99, 0.99),
         averaged="path",
     )
 
