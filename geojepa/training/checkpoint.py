@@ -175,6 +175,36 @@ def read_config(folder: Path) -> dict:
         raise GeoJEPAError(f"{path}: damaged; train the run again") from error
 
 
+def is_new_run(out: Path, facts: dict) -> bool:
+    """Whether a folder holds no run yet; one that it holds must be of the same facts.
+
+    Raises:
+        GeoJEPAError: if its run has other settings, or another corpus.
+    """
+    if not (out / "config.json").exists():
+        return True
+    # Through JSON, so that tuples and lists compare equal.
+    wanted = json.loads(json.dumps(facts))
+    found = read_config(out)
+    for part in facts:
+        if part == "train" and _settings_of(found) == _settings_of(wanted):
+            continue
+        if found.get(part) != wanted[part]:
+            raise GeoJEPAError(
+                f"{out}: holds a run with another {part} setting; choose another --out, "
+                "or remove the folder"
+            )
+    return False
+
+
+def _settings_of(facts: dict) -> TrainConfig | None:
+    """Settings with what they lack at its default: a run from before a setting existed goes on."""
+    try:
+        return config_from_dict(facts["train"])
+    except (KeyError, TypeError, GeoJEPAError):
+        return None
+
+
 def _trained(model: GeoJEPA) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 

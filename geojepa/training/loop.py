@@ -1,12 +1,9 @@
 """Pretraining: one process or several, resumable to the same weights."""
 
-import json
 import platform
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +19,10 @@ from geojepa.model.graph_network import GraphNetwork
 from geojepa.model.jepa import GeoJEPA
 from geojepa.model.modalities import backbone_of, modality_classes
 from geojepa.origin import code_state, version_of
-from geojepa.training.ahead import Pass, passes_ahead
 from geojepa.training.board import Board, writer_class
 from geojepa.training.checkpoint import (
     Best,
+    is_new_run,
     load_checkpoint,
     load_tensors,
     load_weights,
@@ -35,19 +32,14 @@ from geojepa.training.checkpoint import (
     save_tensors,
 )
 from geojepa.training.compiled import compile_blocks, graphs_compiled
-from geojepa.training.config import TrainConfig, config_from_dict, config_to_dict
+from geojepa.training.config import TrainConfig, config_to_dict
 from geojepa.training.cost import Cost, measure, peak_of
 from geojepa.training.geometry import pretrain_geometry
 from geojepa.training.gradients import add_gradients, together
 from geojepa.training.log import Log
 from geojepa.training.processes import Processes, Termination, processes
-from geojepa.training.sampling import (
-    masks_of_step,
-    passes_per_step,
-    rows_of_pass,
-    rows_of_step,
-    steps_per_epoch,
-)
+from geojepa.training.run import Run
+from geojepa.training.sampling import passes_per_step, steps_per_epoch
 from geojepa.training.schedule import optimizer_of, set_schedules
 from geojepa.training.watch import watch
 
@@ -88,7 +80,7 @@ def pretrain(
     }
     if backbone := backbone_of(config.model):
         facts["image"] = backbone.facts()
-    is_new = _check_folder(out, facts)
+    is_new = is_new_run(out, facts)
     if not is_new and (out / "model.safetensors").is_file():
         return out
     rows = parts.train if parts else corpus.usable
@@ -145,91 +137,6 @@ def training_split(corpus: Corpus, fold: int, place: str = "") -> Split | None:
     if place:
         return split_by_place(corpus.tiles, place)
     return None if fold < 0 else split(corpus.tiles, fold)
-
-
-def _check_folder(out: Path, facts: dict) -> bool:
-    """Whether the run is new; an older run must be of the same settings."""
-    if not (out / "config.json").exists():
-        return True
-    # Through JSON, so that tuples and lists compare equal.
-    wanted = json.loads(json.dumps(facts))
-    found = read_config(out)
-    for part in facts:
-        if part == "train" and _settings_of(found) == _settings_of(wanted):
-            continue
-        if found.get(part) != wanted[part]:
-            raise GeoJEPAError(
-                f"{out}: holds a run with another {part} setting; choose another --out, "
-                "or remove the folder"
-            )
-    return False
-
-
-def _settings_of(facts: dict) -> TrainConfig | None:
-    """Settings with what they lack at its default: a run from before a setting existed goes on."""
-    try:
-        return config_from_dict(facts["train"])
-    except (KeyError, TypeError, GeoJEPAError):
-        return None
-
-
-@dataclass
-class Run:
-    """A run at work.
-
-    Attributes:
-        out: its folder.
-        config: its settings.
-        model: what is trained.
-        batches: makes its batches.
-        rows: of the training tiles.
-        watched: rows of the tiles that its quality is measured on.
-        processes: that train together.
-        tensorboard: whether TensorBoard is to show its numbers.
-    """
-
-    out: Path
-    config: TrainConfig
-    model: GeoJEPA
-    batches: Batches
-    rows: np.ndarray
-    watched: np.ndarray
-    processes: Processes
-    tensorboard: bool = False
-
-    @property
-    def per_epoch(self) -> int:
-        """Steps an epoch."""
-        return steps_per_epoch(len(self.rows), self.config)
-
-    @property
-    def passes_per_step(self) -> int:
-        """Forward and backward passes a step."""
-        return passes_per_step(len(self.rows), self.config)
-
-    @property
-    def steps(self) -> int:
-        """Steps of the whole run."""
-        return self.config.epochs * self.per_epoch
-
-    def passes(self, first: int) -> Iterator[Pass]:
-        """The forward and backward passes of this process, from step `first` on."""
-        config, here = self.config, self.processes
-        parts = self.passes_per_step
-        lengths = self.batches.lengths
-        return passes_ahead(
-            range(first * parts, self.steps * parts),
-            lambda n: self.batches(
-                rows_of_pass(self.rows, config, n, lengths, here.rank, here.world)
-            ),
-            lambda batch, n: masks_of_step(batch, config, n // parts),
-            here.device,
-        )
-
-    def tokens(self, step: int) -> int:
-        """Tokens of a step, over all processes."""
-        lengths = self.batches.lengths
-        return int(lengths[rows_of_step(self.rows, self.config, step, lengths)].sum())
 
 
 def _train(run: Run) -> None:
