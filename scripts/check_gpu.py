@@ -2,10 +2,10 @@
 
     PYTHONPATH=.:kernels python3 scripts/check_gpu.py --corpus CORPUS --out FOLDER
 
-Three parts, which --parts selects where a lease is short: the tests of the kernels on the GPU, in
-bfloat16 too; the losses of 50 training steps beside the CPU's, on a prepared corpus (this one needs
-geojepa's readers: shapely, geopandas, pyproj); the benchmark. Where there is no git,
-GEOJEPA_COMMIT names the code.
+Four parts, which --parts selects where a lease is short: the tests of the kernels on the GPU, in
+bfloat16 too; the losses of 50 training steps beside the CPU's, and the rate of training, on a
+prepared corpus with images (these need geojepa's readers: shapely, geopandas, pyproj); the
+benchmark. Where there is no git, GEOJEPA_COMMIT names the code.
 """
 
 import argparse
@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-PARTS = ("tests", "training", "benchmark")
+PARTS = ("tests", "training", "rate", "benchmark")
+OF_A_CORPUS = ("training", "rate")
 ROOT = Path(__file__).parents[1]
 TESTS = [
     f"tests/test_{name}.py"
@@ -39,7 +40,7 @@ def main() -> int:
     parser.add_argument(
         "--corpus",
         type=Path,
-        help="a prepared corpus, as of lilliput; without one no training is compared",
+        help="a prepared corpus, as of lilliput; without one nothing is trained",
     )
     parser.add_argument("--out", type=Path, default=ROOT / "results/kernels")
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
@@ -55,9 +56,10 @@ def main() -> int:
     commands = {
         "tests": ("-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, *TESTS),
         "training": ("scripts/compare_devices.py", corpus, "--out", out),
+        "rate": ("scripts/train_rate.py", corpus, "--out", out),
         "benchmark": ("scripts/bench_kernels.py", "--out", out, "--budget", options.budget),
     }
-    wanted = [part for part in options.parts if part != "training" or corpus]
+    wanted = [part for part in options.parts if corpus or part not in OF_A_CORPUS]
     parts = {part: run(*commands[part]) for part in wanted}
     print(*(f"{name}: {'well' if well else 'FAILED'}" for name, well in parts.items()), sep="\n")
     return int(not all(parts.values()))
