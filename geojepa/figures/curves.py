@@ -46,9 +46,14 @@ def plot_curves(metrics: pd.DataFrame) -> Figure:
     norm.plot(metrics["step"], metrics["gradient_norm"], ".", color=GREY, ms=2, alpha=0.5)
     norm.plot(metrics["step"], smooth(metrics["gradient_norm"]), color=RED)
     norm.set(title="Gradient norm, before clipping", yscale="log")
-    ranks = {"effective_rank": "tiles, RankMe", "lidar": "tiles, LiDAR", "token_rank": "tokens"}
+    ranks = {
+        "effective_rank": "tiles, RankMe",
+        "lidar": "tiles, LiDAR",
+        "token_rank": "tokens, RankMe",
+        "token_lidar": "tokens, LiDAR",
+    }
     _watched(axes[1, 0], metrics, ranks, "Effective ranks, validation tiles")
-    axes[1, 0].set_ylim(0, 1.6 * axes[1, 0].get_ylim()[1])
+    axes[1, 0].set_ylim(0, 1.8 * axes[1, 0].get_ylim()[1])
     _watched(axes[1, 1], metrics, {"probe": "R²"}, "Probe, masked, validation tiles")
     _watched(axes[1, 2], metrics, {"agreement": "cosine"}, "Student and teacher, cosine")
     axes[0, 3].plot(metrics["step"], metrics["learning_rate"], color=BLUE)
@@ -68,7 +73,7 @@ def smooth(values: pd.Series) -> pd.Series:
 
 def _watched(axis: Axes, metrics: pd.DataFrame, names: dict[str, str], title: str) -> None:
     """Measures of some steps, by column and what they are called; absent ones leave a gap."""
-    for (name, label), colour in zip(names.items(), (BLUE, ORANGE, GREEN), strict=False):
+    for (name, label), colour in zip(names.items(), (BLUE, ORANGE, GREEN, PINK), strict=False):
         if name in metrics:
             measured = metrics.dropna(subset=name)
             axis.plot(measured["step"], measured[name], "o-", color=colour, ms=4, label=label)
