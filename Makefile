@@ -69,7 +69,7 @@ test: $(INSTALLED)
 	@echo "make test: types ..."
 	@mypy geojepa
 	@echo "make test: tests (some minutes) ..."
-	@OMP_NUM_THREADS=1 pytest
+	@OMP_NUM_THREADS=1 pytest -n $(CORES) --dist loadfile
 
 fuzz: $(INSTALLED)
 	@python -W ignore scripts/fuzz.py --cases $(N) --seed $(SEED)

@@ -254,6 +254,17 @@ class Corpus:
             corpus=self,
         )
 
+    def is_changed(self, rows: np.ndarray, hide: str) -> np.ndarray:
+        """Which tiles look different where a task's evidence is hidden: (T,) bool.
+
+        Hiding only removes: a tile with as many entities and tags is the same.
+        """
+        counts = []
+        for view in (None, hide):
+            tiles = self.read(rows, view)
+            counts.append([np.diff(tiles.cu_entities), np.diff(tiles.cu_tags[tiles.cu_entities])])
+        return (np.array(counts[0]) != np.array(counts[1])).any(axis=0)
+
     def _entities(self, rows: np.ndarray) -> Entities:
         shard = np.searchsorted(self._first_row, rows, side="right") - 1
         order = np.argsort(shard, kind="stable")

@@ -36,12 +36,50 @@ def find_runs(folder: str | Path) -> list[Path]:
     return found
 
 
-class Untrained:
+class Embedder:
+    """Embeddings of tiles by view; a tile that a view leaves as it is, is embedded once."""
+
+    def __init__(self, model: GeoJEPA, corpus: Corpus, rows: np.ndarray):
+        self.model, self.corpus, self.rows = model, corpus, rows
+        self.batches = Batches(corpus, model.config, model.shapes)
+        self.shown = embed_tiles(model, self.batches, rows)
+
+    def __call__(self, hide: str | None) -> np.ndarray:
+        """Embeddings (T, F) of the view that hides a task."""
+        if hide is None:
+            return self.shown
+        found = self.shown.copy()
+        changed = self.corpus.is_changed(self.rows, hide)
+        found[changed] = embed_tiles(self.model, self.batches, self.rows[changed], hide)
+        return found
+
+
+class Embedding:
+    """What GeoJEPA, pretrained and untrained, share as systems: `model_of` gives their weights."""
+
+    kind = "frozen"
+    probes = None
+    corpus: Corpus
+    embedder: Embedder | None = None
+    embeds: tuple = ()
+
+    def model_of(self, split: Split, seed: int) -> GeoJEPA:
+        """The weights of a split and seed."""
+        raise NotImplementedError
+
+    def features(self, rows: np.ndarray, hide: str | None, split: Split, seed: int) -> np.ndarray:
+        """Embeddings (len(rows), F), see `embed_tiles`."""
+        wanted = (split.name, seed, rows.tobytes())
+        if self.embedder is None or wanted != self.embeds:
+            self.embedder = Embedder(self.model_of(split, seed), self.corpus, rows)
+            self.embeds = wanted
+        return self.embedder(hide)
+
+
+class Untrained(Embedding):
     """The encoder with fresh weights: what the architecture and the frozen inputs give alone."""
 
     name = "Untrained"
-    kind = "frozen"
-    probes = None
     per_split = False
     seconds = 0.0
     device = "cpu"
@@ -51,28 +89,24 @@ class Untrained:
         self.seeds = tuple(seeds)
         self.modalities = config.modalities.upper()
         self.corpus = corpus
-        model = self.model(self.seeds[0])
+        model = self._model(self.seeds[0])
         self.parameters = sum(p.numel() for p in model.teacher.parameters())
 
-    def model(self, seed: int) -> GeoJEPA:
+    def model_of(self, split: Split, seed: int) -> GeoJEPA:
         """The weights that pretraining starts from."""
+        return self._model(seed)
+
+    def _model(self, seed: int) -> GeoJEPA:
         torch.manual_seed(seed)
         return GeoJEPA(self.config).eval()
 
     def seen(self, split: Split, seed: int) -> None:
         """No tile."""
 
-    def features(self, rows: np.ndarray, hide: str | None, split: Split, seed: int) -> np.ndarray:
-        """Embeddings (len(rows), F), see `embed_tiles`."""
-        model = self.model(seed)
-        return embed_tiles(model, Batches(self.corpus, self.config, model.shapes), rows, hide)
 
-
-class Pretrained:
+class Pretrained(Embedding):
     """GeoJEPA's frozen teacher; one run for each split and seed."""
 
-    kind = "frozen"
-    probes = None
     per_split = True
 
     def __init__(self, corpus: Corpus, runs: Sequence[Path], name: str = "") -> None:
@@ -113,10 +147,9 @@ class Pretrained:
         """Tiles that the run was trained on."""
         return np.array(json.loads((self.run(split, seed) / "seen.json").read_text())["tiles"])
 
-    def features(self, rows: np.ndarray, hide: str | None, split: Split, seed: int) -> np.ndarray:
-        """Embeddings (len(rows), F), see `embed_tiles`."""
-        model, _, _ = load_run(self.run(split, seed))
-        return embed_tiles(model, Batches(self.corpus, self.config, model.shapes), rows, hide)
+    def model_of(self, split: Split, seed: int) -> GeoJEPA:
+        """The teacher, and all else, of a run."""
+        return load_run(self.run(split, seed))[0]
 
 
 def benchmark_run(
