@@ -55,7 +55,7 @@ class Embedder:
 
 
 class Embedding:
-    """What GeoJEPA, pretrained and untrained, share as systems: `model_of` gives their weights."""
+    """What GeoJEPA, pretrained and untrained, share as systems."""
 
     kind = "frozen"
     probes = None
@@ -63,16 +63,20 @@ class Embedding:
     embedder: Embedder | None = None
     embeds: tuple = ()
 
-    def model_of(self, split: Split, seed: int) -> GeoJEPA:
-        """The weights of a split and seed."""
+    def weights(self, split: Split, seed: int) -> Path | int:
+        """What names the weights of a split and seed: a run's folder, or a seed."""
+        raise NotImplementedError
+
+    def model(self, weights: Path | int) -> GeoJEPA:
+        """The model with those weights."""
         raise NotImplementedError
 
     def features(self, rows: np.ndarray, hide: str | None, split: Split, seed: int) -> np.ndarray:
         """Embeddings (len(rows), F), see `embed_tiles`."""
-        wanted = (split.name, seed, rows.tobytes())
-        if self.embedder is None or wanted != self.embeds:
-            self.embedder = Embedder(self.model_of(split, seed), self.corpus, rows)
-            self.embeds = wanted
+        weights = self.weights(split, seed)
+        if self.embedder is None or (weights, rows.tobytes()) != self.embeds:
+            self.embedder = Embedder(self.model(weights), self.corpus, rows)
+            self.embeds = weights, rows.tobytes()
         return self.embedder(hide)
 
 
@@ -89,15 +93,16 @@ class Untrained(Embedding):
         self.seeds = tuple(seeds)
         self.modalities = config.modalities.upper()
         self.corpus = corpus
-        model = self._model(self.seeds[0])
+        model = self.model(self.seeds[0])
         self.parameters = sum(p.numel() for p in model.teacher.parameters())
 
-    def model_of(self, split: Split, seed: int) -> GeoJEPA:
-        """The weights that pretraining starts from."""
-        return self._model(seed)
+    def weights(self, split: Split, seed: int) -> int:
+        """The seed: they depend on no split."""
+        return seed
 
-    def _model(self, seed: int) -> GeoJEPA:
-        torch.manual_seed(seed)
+    def model(self, weights: Path | int) -> GeoJEPA:
+        """The weights that pretraining starts from."""
+        torch.manual_seed(weights)
         return GeoJEPA(self.config).eval()
 
     def seen(self, split: Split, seed: int) -> None:
@@ -147,9 +152,13 @@ class Pretrained(Embedding):
         """Tiles that the run was trained on."""
         return np.array(json.loads((self.run(split, seed) / "seen.json").read_text())["tiles"])
 
-    def model_of(self, split: Split, seed: int) -> GeoJEPA:
-        """The teacher, and all else, of a run."""
-        return load_run(self.run(split, seed))[0]
+    def weights(self, split: Split, seed: int) -> Path:
+        """The folder of the run."""
+        return self.run(split, seed)
+
+    def model(self, weights: Path | int) -> GeoJEPA:
+        """The model of a run."""
+        return load_run(str(weights))[0]
 
 
 def benchmark_run(
