@@ -154,7 +154,7 @@ def _halves(areas: np.ndarray, axis: np.ndarray, middle: np.ndarray) -> np.ndarr
         limits = np.array([[[-1, -1], [end, end]], [[-1, -1], [end, end]]], dtype=float)
         limits[0, 1, cut[0]] = limits[1, 0, cut[0]] = cut[1]
         for side in (0, 1):
-            halves[side, rows] = shapely.clip_by_rect(areas[rows], *limits[side].ravel())
+            halves[side, rows] = _clip(areas[rows], limits[side].ravel())
     lost = np.abs(shapely.area(halves).sum(axis=0) - shapely.area(areas))
     is_exact = shapely.is_valid(halves).all(axis=0) & (lost <= _LOST * shapely.length(areas))
     doubtful = np.flatnonzero(~is_exact)
@@ -165,6 +165,17 @@ def _halves(areas: np.ndarray, axis: np.ndarray, middle: np.ndarray) -> np.ndarr
     boxes = shapely.box(low[..., 0], low[..., 1], high[..., 0], high[..., 1])
     halves[:, doubtful] = shapely.intersection(areas[doubtful], boxes)
     return halves
+
+
+def _clip(areas: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """Areas within (west, south, east, north); None where GEOS fails, as on some slivers."""
+    try:
+        return shapely.clip_by_rect(areas, *limits)
+    except shapely.errors.GEOSException:
+        if len(areas) == 1:
+            return np.array([None], dtype=object)
+        half = len(areas) // 2
+        return np.concatenate([_clip(areas[:half], limits), _clip(areas[half:], limits)])
 
 
 def _cells(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
