@@ -25,6 +25,7 @@ def plot_factors(table: pd.DataFrame, base: str = "recipe") -> Figure:
         1, 2, figsize=(WIDTH + 1, 1.2 + 0.26 * len(rows)), sharey=True, squeeze=False
     )
     place = np.arange(len(rows))
+    name = "that of the recipe" if base == "recipe" else f"that of {base}"
     for axis, (measure, title) in zip(axes[0], HEADLINE_NAMES.items(), strict=True):
         for chosen, colour in ((~is_run, GREY), (is_run, BLUE)):
             part = rows[chosen]
@@ -33,7 +34,7 @@ def plot_factors(table: pd.DataFrame, base: str = "recipe") -> Figure:
             axis.plot(part[f"{measure}_difference"], place[chosen], "o", color=colour, ms=4)
         axis.axvline(0, color="black", lw=0.8)
         axis.grid(axis="x", lw=0.4)
-        axis.set(title=title, xlabel=f"minus that of the {base}")
+        axis.set(title=title, xlabel=f"minus {name}")
     axes[0][0].set_yticks(place, names)
     return figure
 

@@ -45,6 +45,8 @@ def plot_benchmark(table: pd.DataFrame) -> Figure:
     for axis, task in zip(axes[0], tasks, strict=True):
         for is_masked, colour, shift in ((False, ORANGE, 0.17), (True, BLUE, -0.17)):
             part = rows[(rows["task"] == task) & (rows["masked"] == is_masked)]
+            if not len(part):
+                continue
             place = np.array([names.index(name) for name in part["label"]]) + shift
             _points(axis, part, "skill", place, colour, "masked" if is_masked else "unmasked")
         axis.axvline(0, color=GREY, lw=0.8)
