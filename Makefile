@@ -10,9 +10,9 @@
 # make check-gpu   the kernels' tests and 50 training steps (CORPUS=..) on a GPU; then bench-kernels
 # make ablations   CORPUS="corpus/a corpus/b" [PRESET=ours-t FACTORS="..;.."]: the recipe, one part
 #                  changed at a time, a run each, into runs/ablations; many hours, goes on
-# make study       CORPUS="corpus/a corpus/b" [PRESETS="ours-t;study-t" FOLDS=5 SEEDS=3]: presets
+# make study       CORPUS="corpus/a corpus/b" [PRESETS="ours-t;study-t" SEEDS=3]: presets
 #                  trained without each part that they are tested on, into runs/study; many hours,
-#                  goes on; FOLDS=0 holds out city by city
+#                  goes on; all five folds in turn, FOLDS=0 city by city
 # make publish     RUN=runs/a: a run's figures into results/
 # make lab         the notebooks in JupyterLab
 # make clean       caches, not data, corpora or runs
@@ -105,7 +105,8 @@ study: $(INSTALLED)
 	@mkdir -p runs/study/notebooks
 	@papermill --log-level WARNING -k python3 notebooks/10_study.ipynb \
 	    runs/study/notebooks/10_study.ipynb $(if $(CORPUS),-r corpus "$(CORPUS)") \
-	    $(if $(PRESETS),-r presets "$(PRESETS)") -p folds $(FOLDS) -p seeds $(SEEDS) \
+	    $(if $(PRESETS),-r presets "$(PRESETS)") \
+	    $(if $(filter file,$(origin FOLDS)),,-p folds $(FOLDS)) -p seeds $(SEEDS) \
 	    -p epochs $(EPOCHS) -r device "$(DEVICE)"
 
 publish: $(INSTALLED)

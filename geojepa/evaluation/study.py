@@ -9,7 +9,7 @@ import numpy as np
 from geojepa.data.corpus import Corpus
 from geojepa.data.splits import cities
 from geojepa.errors import GeoJEPAError
-from geojepa.evaluation.ablation import TASKS
+from geojepa.evaluation.ablation import PROBE, TASKS
 from geojepa.evaluation.baselines import System, baselines
 from geojepa.evaluation.benchmark import benchmark
 from geojepa.evaluation.results import Results
@@ -40,10 +40,8 @@ def compare_presets(
     seeds: Sequence[int] = (0,),
     epochs: int = 0,
     device: str = "auto",
-    masked: Sequence[bool] = (True,),
-    probes: Sequence[str] = ("LIN",),
 ) -> Results:
-    """Pretrain presets for as many epochs each, and measure them beside every baseline.
+    """Pretrain presets for as many epochs each, and measure them, masked, beside every baseline.
 
     Finished runs are kept, so that the same call goes on. *Untrained* has the weights that the
     first preset starts from.
@@ -56,7 +54,6 @@ def compare_presets(
         seeds: of pretraining, for each preset and each part held out.
         epochs: of every run; 0 for those of the first preset.
         device: of pretraining.
-        masked, probes: as in `benchmark`.
     """
     epochs = epochs or preset(names[0]).epochs
     parts = [(part, "") if isinstance(part, int) else (0, part) for part in held]
@@ -73,4 +70,4 @@ def compare_presets(
                 folder = Path(out) / name / f"{place or f'fold{fold}'}-seed{seed}"
                 runs.append(pretrain(corpus, folder, config, device))
         systems.append(Pretrained(corpus, runs, name))
-    return benchmark([*baselines(corpus), *systems], corpus, splits, TASKS, masked, probes)
+    return benchmark([*baselines(corpus), *systems], corpus, splits, TASKS, (True,), (PROBE,))
