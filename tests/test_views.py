@@ -40,7 +40,7 @@ def test_views_are_what_each_alone_would_be(wide_corpus, monkeypatch):
     monkeypatch.setattr(systems, "embed_tiles", counted)
     views = (None, "traffic_signals", "max_speed", "bridge")
     for seed in (1, 0):
-        model = system.model(seed)
+        model = system.model(part, seed)
         for view in views:
             alone = embed_tiles(model, Batches(wide_corpus, TINY), rows, view)
             found = system.features(rows, view, part, seed)

@@ -16,7 +16,7 @@ from geojepa.evaluation.benchmark import benchmark
 from geojepa.evaluation.results import Results
 from geojepa.model.batch import Batches
 from geojepa.model.config import ModelConfig
-from geojepa.model.embedding import embed_tiles
+from geojepa.model.embedding import embed_tiles, fit_codebook
 from geojepa.model.jepa import GeoJEPA
 from geojepa.training.checkpoint import load_run, read_config
 
@@ -59,24 +59,23 @@ class Embedding:
 
     kind = "frozen"
     probes = None
+    per_split: bool
     corpus: Corpus
     embedder: Embedder | None = None
     embeds: tuple = ()
 
-    def weights(self, split: Split, seed: int) -> Path | int:
-        """What names the weights of a split and seed: a run's folder, or a seed."""
+    def model(self, split: Split | None, seed: int) -> GeoJEPA:
+        """The model that serves a split and seed."""
         raise NotImplementedError
 
-    def model(self, weights: Path | int) -> GeoJEPA:
-        """The model with those weights."""
-        raise NotImplementedError
-
-    def features(self, rows: np.ndarray, hide: str | None, split: Split, seed: int) -> np.ndarray:
+    def features(
+        self, rows: np.ndarray, hide: str | None, split: Split | None, seed: int
+    ) -> np.ndarray:
         """Embeddings (len(rows), F), see `embed_tiles`."""
-        weights = self.weights(split, seed)
-        if self.embedder is None or (weights, rows.tobytes()) != self.embeds:
-            self.embedder = Embedder(self.model(weights), self.corpus, rows)
-            self.embeds = weights, rows.tobytes()
+        asked = split.name if split and self.per_split else "", seed, rows.tobytes()
+        if self.embedder is None or asked != self.embeds:
+            self.embedder = Embedder(self.model(split, seed), self.corpus, rows)
+            self.embeds = asked
         return self.embedder(hide)
 
 
@@ -84,7 +83,6 @@ class Untrained(Embedding):
     """The encoder with fresh weights: what the architecture and the frozen inputs give alone."""
 
     name = "Untrained"
-    per_split = False
     seconds = 0.0
     device = "cpu"
 
@@ -93,17 +91,16 @@ class Untrained(Embedding):
         self.seeds = tuple(seeds)
         self.modalities = config.modalities.upper()
         self.corpus = corpus
-        model = self.model(self.seeds[0])
-        self.parameters = sum(p.numel() for p in model.teacher.parameters())
+        self.per_split = config.pooling == "counts"
+        self.parameters = sum(p.numel() for p in GeoJEPA(config).teacher.parameters())
 
-    def weights(self, split: Split, seed: int) -> int:
-        """The seed: they depend on no split."""
-        return seed
-
-    def model(self, weights: Path | int) -> GeoJEPA:
-        """The weights that pretraining starts from."""
-        torch.manual_seed(weights)
-        return GeoJEPA(self.config).eval()
+    def model(self, split: Split | None, seed: int) -> GeoJEPA:
+        """The weights that pretraining starts from; a codebook of the split's training tiles."""
+        torch.manual_seed(seed)
+        model = GeoJEPA(self.config).eval()
+        batches = Batches(self.corpus, self.config, model.shapes)
+        fit_codebook(model, batches, split.train if split else self.corpus.usable)
+        return model
 
     def seen(self, split: Split, seed: int) -> None:
         """No tile."""
@@ -137,28 +134,25 @@ class Pretrained(Embedding):
         self.device = facts[0].get("device", "")
         self.corpus = corpus
 
-    def run(self, split: Split, seed: int) -> Path:
+    def run(self, split: Split | None, seed: int) -> Path:
         """The run of a split and seed; the only run of a seed serves every split.
 
         What it was trained on is another question: see `seen`.
         """
         of_seed = [run for (_, its), run in self.runs.items() if its == seed]
-        if (split.name, seed) in self.runs or len(of_seed) == 1:
-            return self.runs.get((split.name, seed), of_seed[0])
-        have = ", ".join(f"{name} seed {seed}" for name, seed in self.runs)
-        raise GeoJEPAError(f"no run for {split.name} seed {seed}, only {have}; pretrain it first")
+        name = split.name if split else ""
+        if (name, seed) in self.runs or len(of_seed) == 1:
+            return self.runs.get((name, seed), of_seed[0])
+        have = ", ".join(f"{its} seed {number}" for its, number in self.runs)
+        raise GeoJEPAError(f"no run for {name} seed {seed}, only {have}; pretrain it first")
 
     def seen(self, split: Split, seed: int) -> np.ndarray:
         """Tiles that the run was trained on."""
         return np.array(json.loads((self.run(split, seed) / "seen.json").read_text())["tiles"])
 
-    def weights(self, split: Split, seed: int) -> Path:
-        """The folder of the run."""
-        return self.run(split, seed)
-
-    def model(self, weights: Path | int) -> GeoJEPA:
+    def model(self, split: Split | None, seed: int) -> GeoJEPA:
         """The model of a run."""
-        return load_run(str(weights))[0]
+        return load_run(self.run(split, seed))[0]
 
 
 def benchmark_run(

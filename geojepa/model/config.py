@@ -55,7 +55,8 @@ class ModelConfig:
     """Pixels that an image's side is averaged to before it is cut to patches of 16."""
     pooling: str = "mean"
     """What a tile's embedding holds of its tokens beside their maximum: their mean, as the paper's;
-    or "counts", the logarithms of how much of each direction there is, which tell how many."""
+    or "counts", which tell how many: the logarithms of how much of each direction there is, and of
+    how many tokens are nearest to each word of a codebook (`model/codebook.py`)."""
     modality_dropout: float = 0.3
     """Probability that a training batch loses either all its tags or all its geometries."""
     position_noise: float = 5e-4

@@ -15,6 +15,7 @@ from geojepa.data.corpus import Corpus
 from geojepa.data.grid import to_degrees, to_units
 from geojepa.files import whole
 from geojepa.model.batch import Batch, Batches
+from geojepa.model.codebook import DEPTHS, MAX_TILES, count_words, fit_words
 from geojepa.model.jepa import GeoJEPA
 
 TILES_PER_BATCH = 32
@@ -23,22 +24,42 @@ TILES_PER_BATCH = 32
 def embed_tiles(
     model: GeoJEPA, batches: Batches, rows: np.ndarray, hide: str | None = None
 ) -> np.ndarray:
-    """(T, 2 P) float32: each tile's tokens pooled, at two depths of the teacher; see `pool`.
+    """(T, F) float32: each tile's tokens pooled, at two depths of the teacher; see `pool`.
 
     The depths are the content tokens that enter the encoder (what is there) and its output (what
-    is there in its context). The result does not depend on which tiles share a batch. A tile
-    without tokens gets zeros.
+    is there in its context). A model that counts adds the logarithms of how many tokens are nearest
+    to each word of its codebook, halfway through the encoder and at its output. The result does not
+    depend on which tiles share a batch. A tile without tokens gets zeros.
     """
-    how = model.config.pooling
-    pooled = [
-        torch.cat([pool(x, batch.cu_seqlens, how) for x in depths], dim=1)
-        for depths, batch in _depths(model, batches, rows, hide)
+    found = [
+        _pooled(model, content, latents, batch.cu_seqlens).cpu()
+        for content, latents, batch in _depths(model, batches, rows, hide)
     ]
-    if pooled:
-        return torch.cat(pooled).cpu().numpy()
-    none = torch.zeros(1, dtype=torch.int32)
-    width = pool(torch.empty(0, model.config.width), none, how).shape[1]
-    return np.empty((0, 2 * width), np.float32)
+    if found:
+        return torch.cat(found).numpy()
+    # no tile is as wide as one without tokens
+    x = torch.empty(0, model.config.width, device=next(model.parameters()).device)
+    empty = torch.zeros(2, dtype=torch.int32, device=x.device)
+    return _pooled(model, x, [x] * DEPTHS, empty)[:0].cpu().numpy()
+
+
+def _pooled(
+    model: GeoJEPA, content: torch.Tensor, latents: list[torch.Tensor], cu_seqlens: torch.Tensor
+) -> torch.Tensor:
+    parts = [pool(x, cu_seqlens, model.config.pooling) for x in (content, latents[-1])]
+    for x, words in zip(latents, model.codebook, strict=False):
+        parts.append(count_words(x, words, cu_seqlens).log1p())
+    return torch.cat(parts, dim=1)
+
+
+def fit_codebook(model: GeoJEPA, batches: Batches, rows: np.ndarray) -> None:
+    """Fit the codebook of a model that counts to the latents of tiles that it may learn from."""
+    if len(model.codebook) == 0:
+        return
+    rows = rows[:: max(1, -(-len(rows) // MAX_TILES))]
+    depths = zip(*(latents for _, latents, _ in _depths(model, batches, rows, None)), strict=True)
+    words = [fit_words(torch.cat(latents).cpu().numpy()) for latents in depths]
+    model.codebook.copy_(torch.from_numpy(np.stack(words)))
 
 
 def pool(x: torch.Tensor, cu_seqlens: torch.Tensor, how: str = "mean") -> torch.Tensor:
@@ -70,13 +91,14 @@ def pool(x: torch.Tensor, cu_seqlens: torch.Tensor, how: str = "mean") -> torch.
 @torch.no_grad()
 def _depths(
     model: GeoJEPA, batches: Batches, rows: np.ndarray, hide: str | None
-) -> Iterator[tuple[tuple[torch.Tensor, torch.Tensor], Batch]]:
+) -> Iterator[tuple[torch.Tensor, list[torch.Tensor], Batch]]:
     device = next(model.parameters()).device
+    count = max(1, len(model.codebook))
     model.eval()
     rows = np.asarray(rows)
     for start in range(0, len(rows), TILES_PER_BATCH):
         batch = batches(rows[start : start + TILES_PER_BATCH], hide).to(device)
-        yield model.teacher.depths(batch), batch
+        yield *model.teacher.latents(batch, count), batch
 
 
 def embed_regions(model: GeoJEPA, corpus: Corpus) -> geopandas.GeoDataFrame:
@@ -94,8 +116,8 @@ def embed_entities(model: GeoJEPA, corpus: Corpus) -> geopandas.GeoDataFrame:
     batches = Batches(corpus, model.config, model.shapes)
     rows = np.arange(len(corpus))
     vectors = [
-        latents[batch.entity_slot].cpu().numpy()
-        for (_, latents), batch in _depths(model, batches, rows, None)
+        latents[-1][batch.entity_slot].cpu().numpy()
+        for _, latents, batch in _depths(model, batches, rows, None)
     ]
     data = corpus.read(rows)
     tile = np.repeat(rows, np.diff(data.cu_entities))

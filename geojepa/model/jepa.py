@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from geojepa.errors import GeoJEPAError
 from geojepa.model.batch import Batch
+from geojepa.model.codebook import DEPTHS, WORDS
 from geojepa.model.config import LossConfig, ModelConfig
 from geojepa.model.graph_network import GraphNetwork
 from geojepa.model.losses import (
@@ -66,9 +67,12 @@ class GeoJEPA(nn.Module):
     Attributes:
         shapes: the frozen network that reads geometries; None where they need none. Its vectors
             come with a batch: give it to `Batches`.
+        codebook: (depths, WORDS, width), the words that an embedding counts, at evenly spaced
+            depths of the encoder; zeros until `fit_codebook`, no depth where the pooling has none.
     """
 
     shapes: GraphNetwork | None
+    codebook: Tensor
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -83,6 +87,9 @@ class GeoJEPA(nn.Module):
         self.shapes = None
         if config.has_geometry_network:
             self.shapes = GraphNetwork(config.geometry_width).requires_grad_(False).eval()
+        depths = min(DEPTHS, config.depth) if config.pooling == "counts" else 0
+        words = torch.zeros(depths, WORDS, config.width)
+        self.register_buffer("codebook", words, persistent=depths > 0)
 
     def train(self, mode: bool = True) -> "GeoJEPA":
         """Student and predictor train; the teacher never drops."""

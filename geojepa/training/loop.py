@@ -15,6 +15,7 @@ from geojepa.data.splits import Split, split, split_by_place, tile_keys
 from geojepa.errors import GeoJEPAError
 from geojepa.files import sha256
 from geojepa.model.batch import Batches
+from geojepa.model.embedding import fit_codebook
 from geojepa.model.graph_network import GraphNetwork
 from geojepa.model.jepa import GeoJEPA
 from geojepa.model.modalities import backbone_of, modality_classes
@@ -241,8 +242,13 @@ def _finish(run: Run, best: Best, cost: Cost, seconds: float) -> None:
     if run.model.shapes is not None:
         measured = load_tensors(out / "geometry.safetensors")[1]
         facts["geometry_network"] = {name: float(value) for name, value in measured.items()}
-    weights = dict(run.model.state_dict())
-    save_tensors(out / "model.safetensors", weights, {"preset": run.config.preset})
+    model = run.model
+    fit_codebook(model, run.batches, run.rows)
+    save_tensors(out / "model.safetensors", dict(model.state_dict()), {"preset": run.config.preset})
+    if len(model.codebook):
+        best.load(model)
+        fit_codebook(model, run.batches, run.rows)
+        best.save(model)
     save_json(out / "config.json", facts | {"weights_sha256": sha256(out / "model.safetensors")})
     for name in ("checkpoint.safetensors", "geometry.safetensors"):
         (out / name).unlink(missing_ok=True)

@@ -1,0 +1,108 @@
+"""Words of a codebook and counts of them, against counting one by one; where a run's come from."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from geojepa.data.splits import split
+from geojepa.evaluation.systems import Untrained
+from geojepa.model.batch import Batches
+from geojepa.model.codebook import MAX_TOKENS, WORDS, count_words, fit_words
+from geojepa.model.config import ModelConfig
+from geojepa.model.embedding import embed_tiles, fit_codebook
+from geojepa.model.jepa import GeoJEPA
+from geojepa.training.checkpoint import load_run
+from geojepa.training.loop import pretrain
+from geojepa.training.presets import preset
+
+TINY = ModelConfig("t", width=24, depth=2, heads=2, pooling="counts")
+
+
+def test_counts_are_those_of_counting_one_by_one():
+    source = np.random.default_rng(0)
+    x, words = source.normal(size=(40, 3)), source.normal(size=(7, 3))
+    lengths = [5, 0, 20, 15]
+    wanted = np.zeros((4, 7))
+    for token, tile in zip(x, np.repeat(range(4), lengths), strict=True):
+        wanted[tile, min(range(7), key=lambda word: float(((token - words[word]) ** 2).sum()))] += 1
+    cu = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32)
+    found = count_words(torch.from_numpy(x), torch.from_numpy(words), cu)
+    np.testing.assert_array_equal(found.numpy(), wanted)
+
+
+def test_words_are_the_middles_of_groups_that_stand_apart():
+    source = np.random.default_rng(1)
+    middles = 100 * np.eye(WORDS, dtype=np.float32)
+    tokens = np.repeat(middles, 5, axis=0) + source.normal(size=(5 * WORDS, WORDS)) / 100
+    words = fit_words(tokens.astype(np.float32))
+    # k-means may split one group and join two; nearly all are found
+    near = np.linalg.norm(words[:, None] - middles, axis=2).min(axis=0) < 1
+    assert near.mean() > 0.7
+    np.testing.assert_array_equal(words, fit_words(tokens.astype(np.float32)))
+
+
+def test_few_tokens_have_a_word_each_and_words_left_over_count_nothing():
+    tokens = np.array([[0, 1], [2, 3], [0, 1], [5, 5]], np.float32)
+    words = fit_words(tokens)
+    assert words.shape == (WORDS, 2)
+    counts = count_words(torch.tensor(tokens), torch.tensor(words), torch.tensor([0, 4]))
+    assert sorted(counts[0].tolist())[-3:] == [1, 1, 2]
+    assert counts.sum() == 4
+    assert not fit_words(tokens[:0]).any()
+
+
+def test_no_more_tokens_are_read_than_are_needed(monkeypatch):
+    seen = []
+
+    class Middle:
+        def __init__(self, count, **_):
+            self.count = count
+
+        def fit(self, x):
+            seen.append(len(x))
+            self.cluster_centers_ = x[: self.count]
+            return self
+
+    monkeypatch.setattr("geojepa.model.codebook.KMeans", Middle)
+    fit_words(np.arange(2 * MAX_TOKENS + 2, dtype=np.float32)[:, None])
+    assert MAX_TOKENS / 2 < seen[0] <= MAX_TOKENS
+
+
+def test_an_embedding_counts_words_at_two_depths(tiny_corpus):
+    torch.manual_seed(0)
+    model = GeoJEPA(TINY).eval()
+    batches, rows = Batches(tiny_corpus, TINY), tiny_corpus.usable[:9]
+    fit_codebook(model, batches, rows)
+    vectors = embed_tiles(model, batches, rows)
+    assert vectors.shape == (9, 2 * 3 * 24 + 2 * WORDS)
+    counts = np.expm1(vectors[:, -2 * WORDS :]).reshape(9, 2, WORDS)
+    entities = tiny_corpus.tiles.entities.to_numpy()[rows]
+    np.testing.assert_allclose(counts.sum(axis=2), np.stack([entities] * 2, axis=1), rtol=1e-4)
+    assert (np.count_nonzero(counts > 0.5, axis=2).max(axis=0) > 3).all()
+    assert embed_tiles(model, batches, rows[:0]).shape == (0, vectors.shape[1])
+
+
+def test_untrained_words_are_of_training_tiles_alone(wide_corpus):
+    parts = split(wide_corpus.tiles, 0)
+    system = Untrained(wide_corpus, TINY, (0,))
+    model = GeoJEPA(TINY).eval()
+    model.load_state_dict(system.model(parts, 0).state_dict())
+    kept = model.codebook.clone()
+    fit_codebook(model, Batches(wide_corpus, TINY), parts.train)
+    assert torch.equal(kept, model.codebook)
+    other = system.model(split(wide_corpus.tiles, 1), 0)
+    assert not torch.equal(kept, other.codebook)
+
+
+def test_last_and_best_weights_have_words_of_their_own(tiny_corpus, tmp_path):
+    config = preset("smoke-t")
+    config = replace(config, model=replace(config.model, pooling="counts"), epochs=3)
+    run = pretrain(tiny_corpus, tmp_path / "run", config, "cpu")
+    rows = load_run(run)[0], load_run(run, "best")[0]
+    parts = split(tiny_corpus.tiles, 0)
+    for model in rows:
+        kept = model.codebook.clone()
+        assert kept.std() > 0
+        fit_codebook(model, Batches(tiny_corpus, config.model), parts.train)
+        torch.testing.assert_close(kept, model.codebook, rtol=1e-4, atol=1e-5)
