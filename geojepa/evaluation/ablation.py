@@ -38,9 +38,6 @@ FACTORS: dict[str, Changes] = {
     "recipe": {},
     "loss: mean over tokens": {"loss.mean": "token"},
     "loss: no variance-covariance": {"loss.vicreg_weight": 0.0},
-    "loss: pooled variance-covariance": {"loss.pooled": "vicreg", "loss.pooled_weight": 0.02},
-    "loss: pooled SIGReg": {"loss.pooled": "sigreg", "loss.pooled_weight": 0.02},
-    "loss: on context too": {"loss.context_weight": 0.5},
     "teacher: encoder alone averaged": {"averaged": "encoder"},
     "teacher: slower": {"momentum": (0.998, 0.998)},
     "training: batches of 32": {"batch_tiles": 32},
@@ -49,7 +46,6 @@ FACTORS: dict[str, Changes] = {
         "cooldown": 0.9,
         "weight_decay": (0.04, 0.4),
     },
-    "targets: two depths": {"model.target_depths": 2},
     "targets: random projection": {"model.targets": "random"},
     "predictor: full context": {"model.predictor_context": "full"},
     "masks: random alone": _alone("random"),
@@ -63,7 +59,6 @@ FACTORS: dict[str, Changes] = {
     "embedding: mean and max": {"model.pooling": "mean"},
     "input: no position": {"model.encodings": ("modality",)},
     "input: no modality": {"model.encodings": ("position",)},
-    "input: numbers as numbers": {"model.numbers": True},
     "input: geometry network": {"model.geometry": "network"},
 }
 

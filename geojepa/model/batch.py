@@ -15,7 +15,6 @@ from geojepa.model.config import ModelConfig
 from geojepa.model.feature_cache import geometry_features
 from geojepa.model.graph_network import GraphNetwork
 from geojepa.model.modalities import modality_classes
-from geojepa.model.numbers import entity_numbers, tag_numbers
 from geojepa.model.tags import TagTable
 
 ENTITY = 0
@@ -33,7 +32,6 @@ class Batch:
         entity_slot: (N,) int64, the token of each entity.
         cu_tags: (N + 1,) int64 and tag_rows: (K,) int64, rows of the tag table.
         geometry: (N, D) float32, of the Fourier transform or the geometry network, or (N, 0).
-        numbers: (N, NUMBERS_DIM) float32, or (N, 0); see `entity_numbers`.
         slots: the tokens of each other modality, by its name: (n,) int64.
         values: what its content is made of, by its name: (n, F) float32.
         tile_key: (T,) int64, what the mask generator knows a tile by.
@@ -47,7 +45,6 @@ class Batch:
     cu_tags: Tensor
     tag_rows: Tensor
     geometry: Tensor
-    numbers: Tensor
     slots: dict[str, Tensor]
     values: dict[str, Tensor]
     tile_key: Tensor
@@ -103,7 +100,6 @@ class Batches:
             )
         self.tag_row = TagTable.load().lookup(corpus.vocabulary)
         self.geometry = geometry_features(corpus, network) if config.has_geometry else None
-        self.numbers = tag_numbers(corpus.vocabulary) if config.numbers else None
         self.sources = {one.name: one.source(corpus, config) for one in modality_classes(config)}
 
     @cached_property
@@ -135,9 +131,6 @@ class Batches:
         geometry = np.empty((len(entity_slot), 0), dtype=np.float32)
         if self.geometry is not None:
             geometry = self.geometry[data.entity].astype(np.float32, copy=False)
-        numbers = np.empty((len(entity_slot), 0), dtype=np.float32)
-        if self.numbers is not None:
-            numbers = entity_numbers(*self.numbers, data.tag_ids, data.cu_tags)
         made = Batch(
             cu_seqlens=torch.from_numpy(cu.astype(np.int32)),
             max_seqlen=int(np.diff(cu).max(initial=0)),
@@ -147,7 +140,6 @@ class Batches:
             cu_tags=torch.from_numpy(cu_tags),
             tag_rows=torch.from_numpy(table_row[known].astype(np.int64)),
             geometry=torch.from_numpy(geometry),
-            numbers=torch.from_numpy(numbers),
             slots=slots,
             values=values,
             tile_key=torch.from_numpy(np.array(rows, dtype=np.int64)),

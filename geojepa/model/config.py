@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from geojepa.errors import GeoJEPAError
 
 MODALITIES = ("t", "gt", "ti", "gti")
-POOLED = ("none", "vicreg", "sigreg")
 
 
 def _check(config: object, **choices: tuple) -> None:
@@ -36,12 +35,8 @@ class ModelConfig:
     own for each target set, in which all tokens attend to all, as the paper does."""
     encodings: tuple[str, ...] = ("position", "modality")
     """What a token is told of where and what it is."""
-    numbers: bool = False
-    """Whether speeds, lanes, heights, levels and widths are read as numbers beside their text."""
     targets: str = "teacher"
     """What is predicted: the teacher's latents, or a random, frozen tokeniser's content."""
-    target_depths: int = 1
-    """Depths of the teacher whose latents are predicted, evenly spaced, its output the last."""
     dropout: float = 0.0
     geometry: str = "fourier"
     """What a geometry's vector is: its Fourier transform, exact and training-free; or "network",
@@ -69,7 +64,6 @@ class ModelConfig:
             image_size=(112, 224),
             targets=("teacher", "random"),
             geometry=("fourier", "network"),
-            target_depths=tuple(range(1, self.depth + 1)),
             pooling=("mean", "counts"),
         )
         if self.width % self.heads or self.predictor_width % self.predictor_heads:
@@ -114,12 +108,6 @@ class LossConfig:
     """Where smooth L1 turns from square to absolute."""
     vicreg_weight: float = 0.002
     """Of the variance and covariance terms of predictions and context."""
-    context_weight: float = 0.0
-    """Of the error on context tokens, which the predictor then guesses too; needs its shared
-    context."""
-    pooled: str = "none"
-    """Regulariser of the mean of a tile's context: none, "vicreg" or "sigreg"."""
-    pooled_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(self, mean=("modality", "token"), sets=("mean", "sum"), pooled=POOLED)
+        _check(self, mean=("modality", "token"), sets=("mean", "sum"))

@@ -8,7 +8,6 @@ from geojepa_kernels.masking import Masks, Sizes, compact
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geojepa.errors import GeoJEPAError
 from geojepa.model.batch import Batch
 from geojepa.model.codebook import DEPTHS, WORDS
 from geojepa.model.config import LossConfig, ModelConfig
@@ -17,7 +16,6 @@ from geojepa.model.losses import (
     errors_by_set,
     over_sets,
     prediction_loss,
-    sketched_gaussianity,
     variance_covariance,
 )
 from geojepa.model.predictor import Predictor
@@ -103,12 +101,10 @@ class GeoJEPA(nn.Module):
 
     @torch.no_grad()
     def targets(self, batch: Batch) -> Tensor:
-        """(S, depths * width) what is predicted of every token, each depth layer-normed."""
-        if self.config.targets == "random":
-            depths = [self.random(batch)] * self.config.target_depths
-        else:
-            depths = self.teacher.latents(batch, self.config.target_depths)[1]
-        return torch.cat([F.layer_norm(x, x.shape[-1:]) for x in depths], dim=1)
+        """(S, width) what is predicted of every token, layer-normed."""
+        whole = self.random if self.config.targets == "random" else self.teacher
+        x = whole(batch)
+        return F.layer_norm(x, x.shape[-1:])
 
     def forward(
         self,
@@ -134,8 +130,7 @@ class GeoJEPA(nn.Module):
         sizes = packed.sizes
         seen = packed if shown is None else compact(shown, batch.cu_seqlens)
         longest = seen.sizes.longest_context, sizes.longest_targets
-        wanted = self.targets(batch)
-        targets = packed.targets(wanted)
+        targets = packed.targets(self.targets(batch))
 
         content = self.student.tokenizer(batch, drop)
         box = batch.box
@@ -147,7 +142,7 @@ class GeoJEPA(nn.Module):
             seen.context(content) + context_position, seen.cu_context, longest[0]
         )
 
-        predicted, guesses = self.predictor(
+        predicted = self.predictor(
             context,
             context_position,
             packed.targets(position),
@@ -169,24 +164,8 @@ class GeoJEPA(nn.Module):
         prediction = prediction_loss(total, count, loss.mean, loss.sets)
         spread = torch.stack([variance_covariance(x) for x in packed.by_set(predicted)])
         regulariser = over_sets(spread, count.sum(dim=1), loss.sets) + variance_covariance(context)
-        total_loss = prediction + loss.vicreg_weight * regulariser
-        if loss.context_weight:
-            if guesses is None:
-                raise GeoJEPAError("context_weight needs predictor_context shared; choose it")
-            guessed = self.predictor.read(guesses)
-            kind = seen.context(batch.modality)
-            apart = errors_by_set(
-                guessed, seen.context(wanted), kind.long() * 0, kind, 1, kinds, loss.beta
-            )
-            total_loss = total_loss + loss.context_weight * prediction_loss(
-                *apart, loss.mean, "mean"
-            )
-        if loss.pooled != "none":
-            pooled = torch.segment_reduce(context, "mean", lengths=seen.cu_context.diff().long())
-            term = variance_covariance if loss.pooled == "vicreg" else sketched_gaussianity
-            total_loss = total_loss + loss.pooled_weight * term(pooled)
         return Losses(
-            total=total_loss,
+            total=prediction + loss.vicreg_weight * regulariser,
             prediction=prediction,
             regulariser=regulariser,
             by_modality=(total.sum(dim=0) / count.sum(dim=0)).detach(),

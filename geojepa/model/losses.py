@@ -57,25 +57,6 @@ def variance_covariance(x: Tensor) -> Tensor:
     return (VARIANCE_WEIGHT * variance + off_diagonal / x.shape[1]) * (count > 1)
 
 
-def sketched_gaussianity(x: Tensor, slices: int = 256) -> Tensor:
-    """How far rows (n, D) are from an isotropic Gaussian: SIGReg (LeJEPA, arXiv:2511.08544).
-
-    The Epps-Pulley statistic of random projections, a mean over them: n times the weighted squared
-    distance of the empirical characteristic function from that of the standard normal.
-    """
-    x = _wide(x)
-    # the sum of every process's draw is the same for all
-    directions = over_processes(torch.randn(x.shape[1], slices, device=x.device, dtype=x.dtype))
-    t = torch.linspace(-5, 5, 17, device=x.device, dtype=x.dtype)
-    normal = torch.exp(-t.square() / 2)
-    angle = (x @ F.normalize(directions, dim=0))[:, :, None] * t  # [n, slices, 17]
-    count = over_processes(x.new_tensor(float(len(x)))).clamp(min=1)
-    real = over_processes(angle.cos().sum(dim=0)) / count
-    imaginary = over_processes(angle.sin().sum(dim=0)) / count
-    distance = (real - normal).square() + imaginary.square()
-    return torch.trapezoid(distance * normal, t).mean() * count
-
-
 def errors_by_set(
     predicted: Tensor,
     target: Tensor,

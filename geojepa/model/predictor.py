@@ -32,7 +32,7 @@ class Predictor(nn.Module):
             for _ in range(config.predictor_depth)
         )
         self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, config.target_depths * config.width)
+        self.out = nn.Linear(width, config.width)
         self.passes = self._full if config.predictor_context == "full" else self._shared
 
     def forward(
@@ -43,8 +43,8 @@ class Predictor(nn.Module):
         cu_context: Tensor,
         cu_targets: Tensor,
         longest: tuple[int, int],
-    ) -> tuple[Tensor, Tensor | None]:
-        """Guess the latents of the targets, and of the context where it is shared.
+    ) -> Tensor:
+        """Guess the latents of the targets.
 
         Args:
             context: (C, width) latents.
@@ -55,17 +55,12 @@ class Predictor(nn.Module):
             longest: tokens of the longest context and of the longest target set.
 
         Returns:
-            Guesses of the targets (P, depths * width); the tokens that guesses of the context are
-            made of by `read`, (C, predictor width), or None with a full context.
+            (P, width).
         """
         seen = self.project(context) + self.project(context_position)
         wanted = self.mask_token + self.project(target_position)
-        apart, guessed = self.passes(seen, wanted, cu_context, cu_targets, longest)
-        return self.read(guessed), apart
-
-    def read(self, tokens: Tensor) -> Tensor:
-        """(n, predictor width) tokens to (n, depths * width) latents."""
-        return self.out(self.norm(tokens))
+        guessed = self.passes(seen, wanted, cu_context, cu_targets, longest)
+        return self.out(self.norm(guessed))
 
     def _shared(
         self,
@@ -74,8 +69,8 @@ class Predictor(nn.Module):
         cu_context: Tensor,
         cu_targets: Tensor,
         longest: tuple[int, int],
-    ) -> tuple[Tensor, Tensor]:
-        seen, cu_seen, slots = with_registers(seen, self.registers, cu_context)
+    ) -> Tensor:
+        seen, cu_seen, _ = with_registers(seen, self.registers, cu_context)
         longest_seen = longest[0] + len(self.registers)
 
         def attend(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> Tensor:
@@ -86,8 +81,7 @@ class Predictor(nn.Module):
         x = torch.cat([seen, wanted])
         for block in self.blocks:
             x = block(x, attend)
-        context = x[: len(seen)]
-        return context if slots is None else context.index_select(0, slots), x[len(seen) :]
+        return x[len(seen) :]
 
     def _full(
         self,
@@ -96,7 +90,7 @@ class Predictor(nn.Module):
         cu_context: Tensor,
         cu_targets: Tensor,
         longest: tuple[int, int],
-    ) -> tuple[None, Tensor]:
+    ) -> Tensor:
         rows, cu, slots = sequences(cu_context, cu_targets, len(seen), len(wanted))
         x = torch.cat([seen, wanted]).index_select(0, rows)
         x, cu, moved = with_registers(x, self.registers, cu)
@@ -107,7 +101,7 @@ class Predictor(nn.Module):
 
         for block in self.blocks:
             x = block(x, attend)
-        return None, x.index_select(0, slots if moved is None else moved.index_select(0, slots))
+        return x.index_select(0, slots if moved is None else moved.index_select(0, slots))
 
 
 def sequences(

@@ -11,7 +11,6 @@ from geojepa.model.config import ModelConfig
 from geojepa.model.geometry import GEOMETRY_DIM
 from geojepa.model.graph_network import LAYERS
 from geojepa.model.modalities import modality_classes
-from geojepa.model.numbers import NUMBERS_DIM
 from geojepa.model.tags import TagTable
 
 
@@ -43,8 +42,6 @@ class Tokenizer(nn.Module):
             features = LAYERS * config.geometry_width if is_network else GEOMETRY_DIM
             self.geometry = nn.Sequential(nn.Linear(features, width), nn.LayerNorm(width))
             self.fusion = mlp(2 * width, 2 * width, width)
-        if config.numbers:
-            self.numbers = nn.Linear(NUMBERS_DIM, width)
         self.others = nn.ModuleDict({one.name: one(config) for one in modality_classes(config)})
 
     def forward(self, batch: Batch, drop: str | None = None) -> Tensor:
@@ -67,8 +64,6 @@ class Tokenizer(nn.Module):
         )
         tags = self.tags(F.layer_norm(total, total.shape[-1:]))
         tags = tags * (batch.cu_tags.diff() > 0)[:, None]
-        if self.config.numbers:
-            tags = tags + self.numbers(batch.numbers)
         if not self.config.has_geometry:
             return tags
         geometry = self.geometry(batch.geometry)

@@ -99,8 +99,6 @@ class TrainConfig:
             raise GeoJEPAError("warm_up and cooldown together are over 1; lower one of the two")
         if self.masks.modality[0] and len(self.model.token_modalities) < 2:
             raise GeoJEPAError("modality masking needs a second modality; give it a share of 0")
-        if self.loss.context_weight and self.model.predictor_context != "shared":
-            raise GeoJEPAError("context_weight needs predictor_context shared; choose it")
 
 
 def config_from_dict(values: dict) -> TrainConfig:
