@@ -35,7 +35,7 @@ def shared_context_reference(
         asking = row_words(seed, len(q), heads, 0).split(runs, dim=1)
         asked = of_seen(row_words(seed, len(k), heads, 1))
         kept = keep_pairs(list(asking), asked, threshold_of(dropout_p))
-    own = q.transpose(0, 1).split(runs, dim=1)
+    own = (q * scale).transpose(0, 1).split(runs, dim=1)
     every = zip(own, of_seen(k.transpose(0, 1)), of_seen(v.transpose(0, 1)), kept, strict=True)
-    outputs = [attend(*qkv, scale, pairs, dropout_p) for *qkv, pairs in every]
+    outputs = [attend(*qkv, pairs, dropout_p) for *qkv, pairs in every]
     return torch.cat(outputs, dim=1).transpose(0, 1)
