@@ -12,7 +12,8 @@
 #                  changed at a time, a run each, into runs/ablations; many hours, goes on
 # make study       CORPUS="corpus/a corpus/b" [PRESETS="ours-t;study-t" SEEDS=3]: presets
 #                  trained without each part that they are tested on, into runs/study; many hours,
-#                  goes on; all five folds in turn, FOLDS=0 city by city, TIMES=3 one run longer
+#                  goes on; all five folds in turn, FOLDS=0 city by city, TIMES=3 one run longer;
+#                  SEED=1 EARLIER=results/a/study_t joins another seed to what was published
 # make publish     RUN=runs/a: a run's figures into results/
 # make lab         the notebooks in JupyterLab
 # make clean       caches, not data, corpora or runs
@@ -38,7 +39,7 @@ TIMES ?= 0
 BACKBONES ?=
 CITY_SIZE ?= 28
 
-# of make fuzz
+# of make fuzz; the seed also of make study
 N ?= 500
 SEED ?= 0
 
@@ -108,7 +109,8 @@ study: $(INSTALLED)
 	    runs/study/notebooks/10_study.ipynb $(if $(CORPUS),-r corpus "$(CORPUS)") \
 	    $(if $(PRESETS),-r presets "$(PRESETS)") \
 	    $(if $(filter file,$(origin FOLDS)),,-p folds $(FOLDS)) -p seeds $(SEEDS) \
-	    -p epochs $(EPOCHS) -p times $(TIMES) -r device "$(DEVICE)"
+	    -p seed $(SEED) -p epochs $(EPOCHS) -p times $(TIMES) \
+	    $(if $(EARLIER),-r earlier "$(EARLIER)") -r device "$(DEVICE)"
 
 publish: $(INSTALLED)
 	@python -m geojepa.figures.publish $(RUN)
