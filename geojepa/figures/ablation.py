@@ -10,9 +10,14 @@ from geojepa.figures.benchmark import HEADLINE_NAMES, label
 from geojepa.figures.style import BLUE, GREY, WIDTH
 from geojepa.training.presets import PRESETS
 
+FAR = ("Dummy", "Count")
+
 
 def plot_factors(table: pd.DataFrame, base: str = "recipe") -> Figure:
     """Difference from the recipe with its paired 95 % interval: runs in blue, baselines in grey.
+
+    Dummy and Count are so far below all others that they are told at the edge where they lie
+    beyond the others' reach.
 
     Args:
         table: of `factor_table`.
@@ -26,8 +31,24 @@ def plot_factors(table: pd.DataFrame, base: str = "recipe") -> Figure:
     )
     place = np.arange(len(rows))
     name = "that of the recipe" if base == "recipe" else f"that of {base}"
+    is_far = rows["system"].isin(FAR).to_numpy()
     for axis, (measure, title) in zip(axes[0], HEADLINE_NAMES.items(), strict=True):
+        ends = rows[[f"{measure}_low", f"{measure}_high"]]
+        reach = 1.15 * np.nanmax(np.abs(ends[~is_far].to_numpy()), initial=0.05)
+        beyond = is_far & (ends[f"{measure}_low"] < -reach).to_numpy()
+        for at, value in zip(place[beyond], rows[beyond][f"{measure}_difference"], strict=True):
+            axis.text(
+                -reach,
+                at,
+                f" \N{LEFTWARDS ARROW} {value:.2f}",
+                color=GREY,
+                va="center_baseline",
+                size=8,
+            )
+        axis.set(xlim=(-reach, reach), ylim=(-0.7, len(rows) - 0.3))
+        axis.locator_params(axis="x", nbins=5)
         for chosen, colour in ((~is_run, GREY), (is_run, BLUE)):
+            chosen = chosen & ~beyond
             part = rows[chosen]
             low, high = part[f"{measure}_low"], part[f"{measure}_high"]
             axis.hlines(place[chosen], low, high, color=colour, lw=1.2)
