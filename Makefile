@@ -12,7 +12,7 @@
 #                  changed at a time, a run each, into runs/ablations; many hours, goes on
 # make study       CORPUS="corpus/a corpus/b" [PRESETS="ours-t;study-t" SEEDS=3]: presets
 #                  trained without each part that they are tested on, into runs/study; many hours,
-#                  goes on; all five folds in turn, FOLDS=0 city by city
+#                  goes on; all five folds in turn, FOLDS=0 city by city, TIMES=3 one run longer
 # make publish     RUN=runs/a: a run's figures into results/
 # make lab         the notebooks in JupyterLab
 # make clean       caches, not data, corpora or runs
@@ -34,6 +34,7 @@ FOLDS ?= 1
 DEVICE ?= auto
 RUN ?=
 EPOCHS ?= 0
+TIMES ?= 0
 BACKBONES ?=
 CITY_SIZE ?= 28
 
@@ -107,7 +108,7 @@ study: $(INSTALLED)
 	    runs/study/notebooks/10_study.ipynb $(if $(CORPUS),-r corpus "$(CORPUS)") \
 	    $(if $(PRESETS),-r presets "$(PRESETS)") \
 	    $(if $(filter file,$(origin FOLDS)),,-p folds $(FOLDS)) -p seeds $(SEEDS) \
-	    -p epochs $(EPOCHS) -r device "$(DEVICE)"
+	    -p epochs $(EPOCHS) -p times $(TIMES) -r device "$(DEVICE)"
 
 publish: $(INSTALLED)
 	@python -m geojepa.figures.publish $(RUN)

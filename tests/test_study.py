@@ -14,7 +14,10 @@ from geojepa.data.corpus import Corpus
 from geojepa.data.prepare import prepare
 from geojepa.data.splits import split, split_by_place, tile_keys
 from geojepa.errors import GeoJEPAError
+from geojepa.evaluation.ablation import TASKS
+from geojepa.evaluation.benchmark import benchmark
 from geojepa.evaluation.study import compare_presets, held_cities
+from geojepa.evaluation.systems import Pretrained
 
 NOTEBOOK = Path(__file__).parent.parent / "notebooks/10_study.ipynb"
 
@@ -96,10 +99,11 @@ def test_notebook_draws_the_comparison(wide_corpus, tmp_path):
         "presets": "smoke-t;small-t",
         "folds": 2,
         "epochs": 1,
+        "times": 2,
         "device": "cpu",
     }
     execute_notebook(NOTEBOOK, None, parameters, cwd=NOTEBOOK.parent.parent)
-    for name in ("study_t", "study_t_tasks"):
+    for name in ("study_t", "study_t_tasks", "study_t_longer"):
         found = tmp_path / "run/results" / name
         files = {"figure.png", "figure.pdf", "table.csv", "provenance.json"}
         assert {path.name for path in found.iterdir()} == files
@@ -108,3 +112,18 @@ def test_notebook_draws_the_comparison(wide_corpus, tmp_path):
     assert base["skill_difference"] == 0
     other = table[table["system"] == "small-t"].iloc[0]
     assert np.isclose(other["skill_difference"], other["skill"] - base["skill"])
+    longer = pd.read_csv(tmp_path / "run/results/study_t_longer/table.csv")
+    names = [f"2 times as long: {which}" for which in ("last", "best")]
+    assert set(longer["system"]) == {"smoke-t", *names}
+    folder = tmp_path / "run/smoke-t-longer/fold0-seed0"
+    assert json.loads((folder / "config.json").read_text())["train"]["epochs"] == 2
+    measured = longer.set_index("system")["skill"]
+    own = base_of_fold(tmp_path / "run/smoke-t/fold0-seed0", wide_corpus)
+    assert measured["smoke-t"] == pytest.approx(own)
+
+
+def base_of_fold(run, corpus):
+    """Masked skill of one run on the fold that it held out."""
+    system = Pretrained(corpus, [run], "alone")
+    results = benchmark([system], corpus, [split(corpus.tiles, 0)], TASKS, (True,), ("LIN",))
+    return results.headline()["skill"].iloc[0]

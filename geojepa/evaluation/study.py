@@ -67,7 +67,51 @@ def compare_presets(
         for fold, place in parts:
             for seed in seeds:
                 config = replace(preset(name), epochs=epochs, seed=seed, fold=fold, place=place)
-                folder = Path(out) / name / f"{place or f'fold{fold}'}-seed{seed}"
+                folder = Path(out) / name / _folder(fold, place, seed)
                 runs.append(pretrain(corpus, folder, config, device))
         systems.append(Pretrained(corpus, runs, name))
     return benchmark([*baselines(corpus), *systems], corpus, splits, TASKS, (True,), (PROBE,))
+
+
+def compare_longer(
+    corpus: Corpus,
+    out: str | Path,
+    name: str,
+    held: Held,
+    seeds: Sequence[int] = (0,),
+    epochs: int = 0,
+    times: int = 3,
+    device: str = "auto",
+) -> Results:
+    """A run several times as long, at its end and at its best moment, beside runs of usual length.
+
+    Args:
+        corpus, out, device: as in `compare_presets`, whose runs are taken where they are there.
+        name: of a preset.
+        held: a fold, or a city.
+        seeds: of the runs of usual length; the longer one has the first.
+        epochs: of a usual run; 0 for those of the preset.
+        times: how many times as long the longer one is.
+    """
+    epochs = epochs or preset(name).epochs
+    fold, place = (held, "") if isinstance(held, int) else (0, held)
+    part = training_split(corpus, fold, place)
+    if part is None:
+        raise GeoJEPAError("fold -1 holds nothing out; name folds from 0 to 4")
+
+    def run(epochs: int, seed: int, folder: str) -> Path:
+        config = replace(preset(name), epochs=epochs, seed=seed, fold=fold, place=place)
+        return pretrain(corpus, Path(out) / folder / _folder(fold, place, seed), config, device)
+
+    usual = [run(epochs, seed, name) for seed in seeds]
+    longer = [run(times * epochs, seeds[0], f"{name}-longer")]
+    systems: list[System] = [
+        Pretrained(corpus, usual, name),
+        Pretrained(corpus, longer, f"{times} times as long: last"),
+        Pretrained(corpus, longer, f"{times} times as long: best", "best"),
+    ]
+    return benchmark(systems, corpus, [part], TASKS, (True,), (PROBE,))
+
+
+def _folder(fold: int, place: str, seed: int) -> str:
+    return f"{place or f'fold{fold}'}-seed{seed}"

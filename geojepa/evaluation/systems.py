@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -111,7 +112,13 @@ class Pretrained(Embedding):
 
     per_split = True
 
-    def __init__(self, corpus: Corpus, runs: Sequence[Path], name: str = "") -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        runs: Sequence[Path],
+        name: str = "",
+        weights: Literal["last", "best"] = "last",
+    ) -> None:
         facts = [read_config(run) for run in runs]
         self.runs = {
             (one["split"]["name"], one["train"]["seed"]): run
@@ -133,6 +140,7 @@ class Pretrained(Embedding):
         self.seconds = float(np.mean([one.get("seconds", np.nan) for one in facts]))
         self.device = facts[0].get("device", "")
         self.corpus = corpus
+        self.weights = weights
 
     def run(self, split: Split | None, seed: int) -> Path:
         """The run of a split and seed; the only run of a seed serves every split.
@@ -152,7 +160,7 @@ class Pretrained(Embedding):
 
     def model(self, split: Split | None, seed: int) -> GeoJEPA:
         """The model of a run."""
-        return load_run(self.run(split, seed))[0]
+        return load_run(self.run(split, seed), self.weights)[0]
 
 
 def benchmark_run(
