@@ -106,12 +106,19 @@ def test_notebook_draws_the_comparison(wide_corpus, tmp_path):
     for name in ("study_t", "study_t_tasks", "study_t_longer"):
         found = tmp_path / "run/results" / name
         files = {"figure.png", "figure.pdf", "table.csv", "provenance.json"}
-        assert {path.name for path in found.iterdir()} == files
+        kept = {"fits.parquet", "predictions.parquet"} if name == "study_t" else set()
+        assert {path.name for path in found.iterdir()} == files | kept
     table = pd.read_csv(tmp_path / "run/results/study_t/table.csv")
     base = table[table["system"] == "smoke-t"].iloc[0]
     assert base["skill_difference"] == 0
     other = table[table["system"] == "small-t"].iloc[0]
     assert np.isclose(other["skill_difference"], other["skill"] - base["skill"])
+    # another seed, joined to what was published of the first
+    parameters |= {"seed": 1, "times": 0, "earlier": str(tmp_path / "run/results/study_t")}
+    parameters["run"] = str(tmp_path / "later")
+    execute_notebook(NOTEBOOK, None, parameters, cwd=NOTEBOOK.parent.parent)
+    joined = pd.read_csv(tmp_path / "later/results/study_t_tasks/table.csv")
+    assert (joined[joined["system"].isin(["smoke-t", "small-t", "Untrained"])]["seeds"] == 2).all()
     longer = pd.read_csv(tmp_path / "run/results/study_t_longer/table.csv")
     names = [f"2 times as long: {which}" for which in ("last", "best")]
     assert set(longer["system"]) == {"smoke-t", *names}

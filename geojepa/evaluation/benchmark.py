@@ -73,6 +73,8 @@ def benchmark(
             "system": system.name,
             "kind": system.kind,
             "modalities": system.modalities,
+            "settings": getattr(system, "settings", ""),
+            "corpus": corpus.hash,
             "rule": rule,
             "split": pooled[split.name],
             "fold": split.name,
@@ -201,8 +203,9 @@ def _predict(head: str, task: str, parts: dict[str, Part], seed: int) -> tuple[p
         predictor = fit_probe(head, task, parts["train"][1:], parts["validation"][1:], seed)
         value, score = predictor.predict(features)
         chosen = predictor.setting
-    columns = {"row": rows, "label": labels, "value": value, "score": score}
-    return pd.DataFrame(columns).assign(constant=constant), chosen
+    columns = {"label": labels, "value": value, "score": score, "constant": constant}
+    # single precision, as they are kept
+    return pd.DataFrame({"row": rows} | columns).astype(dict.fromkeys(columns, "f4")), chosen
 
 
 class _Features:

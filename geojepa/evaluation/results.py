@@ -1,6 +1,6 @@
 """The benchmark's predictions as tables: metrics with intervals, headline, paired differences."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +33,8 @@ class Results:
 
     Attributes:
         fits: one row for each head that was fitted or left out: column `fit`, what it is about,
-            sizes, `chosen` on validation, and a `note` where it was left out.
+            sizes, `chosen` on validation, and a `note` where it was left out. `settings` is a
+            digest of those of the system, `corpus` the hash of the corpus.
         predictions: one row for each test tile of each fit: fit, row, tile, place, block, label,
             value, score, constant.
     """
@@ -53,13 +54,39 @@ class Results:
         """Write fits.parquet and predictions.parquet."""
         for name in ("fits", "predictions"):
             with whole(Path(folder) / f"{name}.parquet") as part:
-                getattr(self, name).to_parquet(part)
+                getattr(self, name).to_parquet(part, compression="zstd")
 
     @classmethod
     def load(cls, folder: str | Path) -> "Results":
         """Read what `save` wrote."""
         names = ("fits", "predictions")
         return cls(*(pd.read_parquet(Path(folder) / f"{name}.parquet") for name in names))
+
+    @classmethod
+    def join(cls, parts: Sequence["Results"]) -> "Results":
+        """Results of several calls as one, such as those of seeds that were run one after another.
+
+        What several of them measured, as the baselines, is taken from the first.
+
+        Raises:
+            GeoJEPAError: they are of different tiles, or systems of one name of other settings.
+        """
+        counts = np.cumsum([0, *(part.fits["fit"].max() + 1 for part in parts)])
+        pairs = list(zip(parts, counts[:-1].tolist(), strict=True))
+        fits = pd.concat([p.fits.assign(fit=p.fits["fit"] + at) for p, at in pairs])
+        found = pd.concat([p.predictions.assign(fit=p.predictions["fit"] + at) for p, at in pairs])
+        if fits["corpus"].nunique() > 1:
+            raise GeoJEPAError("results of different corpora cannot be joined; measure them on one")
+        settings = fits.groupby("system")["settings"].nunique()
+        if (settings > 1).any():
+            raise GeoJEPAError(
+                f"{settings.idxmax()}: was trained with other settings in one of the results to "
+                "join; join runs of one preset and as many epochs"
+            )
+        kept = fits.drop_duplicates([*ROW, "fold", "seed", "probe_seed"])
+        found = found[found["fit"].isin(kept["fit"])]
+        names = {name: found[name].astype("category") for name in ("tile", "place", "block")}
+        return cls(kept.reset_index(drop=True), found.assign(**names).reset_index(drop=True))
 
     @cached_property
     def table(self) -> pd.DataFrame:

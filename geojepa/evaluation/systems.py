@@ -1,9 +1,11 @@
 """GeoJEPA, pretrained and untrained, as systems of the benchmark, and the benchmark of a run."""
 
+import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from geojepa.model.config import ModelConfig
 from geojepa.model.embedding import embed_tiles, fit_codebook
 from geojepa.model.jepa import GeoJEPA
 from geojepa.training.checkpoint import load_run, read_config
+from geojepa.training.config import TrainConfig
 
 
 def find_runs(folder: str | Path) -> list[Path]:
@@ -35,6 +38,27 @@ def find_runs(folder: str | Path) -> list[Path]:
     if not found:
         raise GeoJEPAError(f"{folder}: holds no run; train one with geojepa pretrain")
     return found
+
+
+def digest(config: TrainConfig | ModelConfig) -> str:
+    """Short sha256 of settings that are not at their defaults, but for seed and what is held out.
+
+    It tells a system from another of its name, and outlives settings that come and go.
+    """
+    if isinstance(config, TrainConfig):
+        config = replace(config, seed=0, fold=0, place="")
+    text = json.dumps(_chosen(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _chosen(config: Any) -> dict[str, Any]:
+    given = {field.name: getattr(config, field.name) for field in fields(config)}
+    plain = type(config)()
+    return {
+        name: _chosen(value) if is_dataclass(value) else value
+        for name, value in given.items()
+        if value != getattr(plain, name)
+    }
 
 
 class Embedder:
@@ -92,6 +116,7 @@ class Untrained(Embedding):
         self.seeds = tuple(seeds)
         self.modalities = config.modalities.upper()
         self.corpus = corpus
+        self.settings = digest(config)
         self.per_split = config.pooling == "counts"
         self.parameters = sum(p.numel() for p in GeoJEPA(config).teacher.parameters())
 
@@ -134,7 +159,7 @@ class Pretrained(Embedding):
         self.seeds = tuple(sorted({seed for _, seed in self.runs}))
         self.name = name or f"GeoJEPA ({facts[0]['train']['preset']})"
         model, config, _ = load_run(runs[0])
-        self.config = config.model
+        self.config, self.settings = config.model, digest(config)
         self.modalities = config.model.modalities.upper()
         self.parameters = sum(p.numel() for p in model.teacher.parameters())
         self.seconds = float(np.mean([one.get("seconds", np.nan) for one in facts]))

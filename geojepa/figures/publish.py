@@ -29,10 +29,10 @@ ORDER = {
     "08_geometry": ("fields", "shapes"),
     "09_image_leak": ("image_leak",),
     "10_study": tuple(
-        f"study_{modalities}{cities}{tasks}"
+        f"study_{modalities}{cities}{part}"
         for modalities in MODALITIES
         for cities in ("", "_cities")
-        for tasks in ("", "_tasks")
+        for part in ("", "_tasks", "_longer")
     ),
 }
 NAMES = tuple(name for names in ORDER.values() for name in names)
@@ -122,6 +122,8 @@ def _section(results: Path, place: str, figures: list[tuple[str, dict]]) -> str:
     for name, facts in sorted(figures, key=_rank):
         folder = f"{place}/{name}"
         notes = [f"[table]({folder}/table.csv)", f"[PDF]({folder}/figure.pdf)"]
+        if (results / folder / "predictions.parquet").is_file():
+            notes.append(f"[predictions]({folder}/predictions.parquet)")
         notes.append(f"[provenance]({folder}/provenance.json)")
         notes.append(f"commit {_commit(facts)}")
         given = {key: value for key, value in facts["parameters"].items() if value != ""}

@@ -1,0 +1,49 @@
+"""Results of several calls, kept on disk and joined: the tables of one call."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from geojepa.data.splits import split
+from geojepa.errors import GeoJEPAError
+from geojepa.evaluation.baselines import baselines
+from geojepa.evaluation.benchmark import benchmark
+from geojepa.evaluation.results import Results
+from geojepa.evaluation.systems import Untrained, digest
+from geojepa.model.config import ModelConfig
+from geojepa.training.presets import preset
+
+
+def test_joined_results_are_those_of_one_call(wide_corpus, tmp_path):
+    """Two seeds apart, written and read, then joined: the tables of both seeds together."""
+    config = ModelConfig("t", width=24, depth=2, heads=2)
+    parts = [split(wide_corpus.tiles, 0)]
+
+    def measured(seeds, config=config):
+        systems = [baselines(wide_corpus)[0], Untrained(wide_corpus, config, seeds)]
+        return benchmark(systems, wide_corpus, parts, ("bridge",), (True,), ("LIN",))
+
+    for seed in (0, 1):
+        measured((seed,)).save(tmp_path / str(seed))
+    apart = [Results.load(tmp_path / str(seed)) for seed in (0, 1)]
+    whole, joined = measured((0, 1)), Results.join(apart)
+    pd.testing.assert_frame_equal(joined.table, whole.table)
+    pd.testing.assert_frame_equal(joined.headline(), whole.headline())
+    assert joined.headline()["skill_spread"].notna().sum() == 1
+    joined.save(tmp_path / "joined")
+    again = Results.join([Results.load(tmp_path / "joined"), *apart])
+    pd.testing.assert_frame_equal(again.table, whole.table)
+    with pytest.raises(GeoJEPAError, match="Untrained: was trained with other settings"):
+        Results.join([apart[0], measured((1,), replace(config, width=32))])
+    fits = apart[1].fits.assign(corpus="another")
+    with pytest.raises(GeoJEPAError, match="different corpora"):
+        Results.join([apart[0], replace(apart[1], fits=fits)])
+
+
+def test_a_digest_tells_settings_from_one_another_but_not_seeds():
+    config = preset("ours-t")
+    assert digest(config) == digest(replace(config, seed=3, fold=2, place="malta"))
+    others = [preset("study-t"), replace(config, epochs=7)]
+    others += [replace(config, model=replace(config.model, registers=1))]
+    assert len({digest(one) for one in (config, *others)}) == 4
