@@ -42,7 +42,7 @@ HEAD = """# Results
 Made by `make reproduce` and `make publish`; do not edit. Each figure is a folder: the picture
 (PNG, PDF), the table it was drawn from, and `provenance.json`, which names commit, settings,
 inputs, versions and machine. A **made** place does not exist: it shows that everything works, and
-says nothing of the world.
+says nothing of the world. What the figures say, in words: [findings](FINDINGS.md).
 """
 CITE = """## How to cite a figure
 
