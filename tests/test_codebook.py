@@ -3,15 +3,18 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from geojepa.data.splits import split
+from geojepa.errors import GeoJEPAError
 from geojepa.evaluation.systems import Untrained
 from geojepa.model.batch import Batches
 from geojepa.model.codebook import MAX_TOKENS, WORDS, count_words, fit_words
 from geojepa.model.config import ModelConfig
 from geojepa.model.embedding import embed_tiles, fit_codebook
 from geojepa.model.jepa import GeoJEPA
+from geojepa.training import loop
 from geojepa.training.checkpoint import load_run
 from geojepa.training.loop import pretrain
 from geojepa.training.presets import preset
@@ -93,6 +96,40 @@ def test_untrained_words_are_of_training_tiles_alone(wide_corpus):
     assert torch.equal(kept, model.codebook)
     other = system.model(split(wide_corpus.tiles, 1), 0)
     assert not torch.equal(kept, other.codebook)
+
+
+def test_latents_are_those_of_the_blocks_without_registers(tiny_corpus):
+    model = GeoJEPA(replace(TINY, depth=4, registers=1)).eval()
+    batch = Batches(tiny_corpus, model.config)(tiny_corpus.usable[:6])
+    seen = []
+    model.teacher.encoder.blocks[1].register_forward_hook(lambda _m, _i, out: seen.append(out))
+    with torch.no_grad():
+        halfway, output = model.teacher.latents(batch, 2)[1]
+        torch.testing.assert_close(output, model.teacher(batch))
+    # one register stands before each tile's tokens
+    tile = torch.arange(len(batch.cu_seqlens) - 1).repeat_interleave(batch.cu_seqlens.diff())
+    torch.testing.assert_close(halfway, seen[0][torch.arange(len(tile)) + tile + 1])
+
+
+def test_a_run_stopped_while_words_are_fitted_goes_on(tiny_corpus, tmp_path, monkeypatch):
+    config = preset("smoke-t")
+    config = replace(config, model=replace(config.model, pooling="counts"))
+    whole = pretrain(tiny_corpus, tmp_path / "whole", config, "cpu")
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "fit_codebook", stopped)
+    monkeypatch.setattr(loop, "SAVE_SECONDS", -1.0)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(tiny_corpus, tmp_path / "run", config, "cpu")
+    with pytest.raises(GeoJEPAError, match="has not finished"):
+        load_run(tmp_path / "run")
+    monkeypatch.undo()
+    run = pretrain(tiny_corpus, tmp_path / "run", config, "cpu")
+    one, other = (load_run(folder)[0].state_dict() for folder in (whole, run))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert "weights_sha256" in load_run(run)[2]
 
 
 def test_last_and_best_weights_have_words_of_their_own(tiny_corpus, tmp_path):

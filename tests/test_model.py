@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from geojepa.model.batch import Batches
 from geojepa.model.config import LossConfig, ModelConfig
-from geojepa.model.embedding import embed_regions, embed_tiles, pool
+from geojepa.model.embedding import embed_regions, embed_tiles, fit_codebook, pool
 from geojepa.model.jepa import GeoJEPA
 from geojepa.model.losses import errors_by_set, prediction_loss, variance_covariance
 from geojepa.model.modalities import cut_patches, patch_boxes
@@ -46,6 +46,7 @@ def test_one_tile_alone_and_in_a_batch_agree(tiny_corpus, modalities, pooling):
     model = model_of(modalities, registers=2, pooling=pooling)
     batches = Batches(tiny_corpus, model.config)
     rows = tiny_corpus.usable[:12]
+    fit_codebook(model, batches, tiny_corpus.usable[12:])
     together = embed_tiles(model, batches, rows)
     alone = np.concatenate([embed_tiles(model, batches, rows[i : i + 1]) for i in range(12)])
     assert np.abs(together - alone).max() < 1e-5

@@ -18,9 +18,9 @@ from geojepa.training.presets import preset
 def test_joined_results_are_those_of_one_call(wide_corpus, tmp_path):
     """Two seeds apart, written and read, then joined: the tables of both seeds together."""
     config = ModelConfig("t", width=24, depth=2, heads=2)
-    parts = [split(wide_corpus.tiles, 0)]
 
-    def measured(seeds, config=config):
+    def measured(seeds, config=config, held=(0,)):
+        parts = [split(wide_corpus.tiles, fold) for fold in held]
         systems = [baselines(wide_corpus)[0], Untrained(wide_corpus, config, seeds)]
         return benchmark(systems, wide_corpus, parts, ("bridge",), (True,), ("LIN",))
 
@@ -31,9 +31,26 @@ def test_joined_results_are_those_of_one_call(wide_corpus, tmp_path):
     pd.testing.assert_frame_equal(joined.table, whole.table)
     pd.testing.assert_frame_equal(joined.headline(), whole.headline())
     assert joined.headline()["skill_spread"].notna().sum() == 1
+    # the baseline, which both measured, is there once, and as the first measured it
+    assert len(joined.fits) == len(whole.fits)
+    assert len(joined.predictions) == len(whole.predictions)
+    assert joined.fits["fit"].is_unique
+    assert set(joined.predictions["fit"]) <= set(joined.fits["fit"])
+    spoilt = apart[1].predictions.assign(value=7.0)
+    other = Results.join([apart[0], replace(apart[1], predictions=spoilt)])
+    is_baseline = other.fits["system"] == "Dummy"
+    of_baseline = other.predictions["fit"].isin(other.fits["fit"][is_baseline])
+    assert is_baseline.any()
+    assert not (other.predictions["value"][of_baseline] == 7).any()
     joined.save(tmp_path / "joined")
-    again = Results.join([Results.load(tmp_path / "joined"), *apart])
-    pd.testing.assert_frame_equal(again.table, whole.table)
+    later = Results.join([Results.load(tmp_path / "joined"), measured((2,))])
+    pd.testing.assert_frame_equal(later.table, measured((0, 1, 2)).table)
+    with pytest.raises(GeoJEPAError, match="another seed"):
+        Results.join([joined, apart[1]])
+    with pytest.raises(GeoJEPAError, match="different folds"):
+        Results.join([apart[0], measured((1,), held=(0, 1))])
+    with pytest.raises(GeoJEPAError, match="older version"):
+        Results.join([apart[0], replace(apart[1], fits=apart[1].fits.drop(columns="settings"))])
     with pytest.raises(GeoJEPAError, match="Untrained: was trained with other settings"):
         Results.join([apart[0], measured((1,), replace(config, width=32))])
     fits = apart[1].fits.assign(corpus="another")

@@ -32,6 +32,15 @@ def run(wide_corpus, tmp_path_factory):
     return loop.pretrain(wide_corpus, tmp_path_factory.mktemp("run") / "a", TINY, "cpu")
 
 
+@pytest.fixture(scope="module", params=["mean", "counts"])
+def pooled(request, wide_corpus, tmp_path_factory):
+    """A run and its settings, pooled in either way."""
+    config = replace(TINY, model=replace(TINY.model, pooling=request.param))
+    return loop.pretrain(
+        wide_corpus, tmp_path_factory.mktemp("pooled") / "a", config, "cpu"
+    ), config
+
+
 def test_lidar_counts_the_directions_that_tell_tiles_apart():
     """Six tiles' worth of signal in three directions, noise in all: only three count."""
     generator = np.random.default_rng(0)
@@ -106,7 +115,8 @@ def test_a_run_is_watched(run):
         assert row["probe"] <= 1
 
 
-def test_the_best_is_kept_by_probe_and_can_be_loaded(run, wide_corpus):
+def test_the_best_is_kept_by_probe_and_can_be_loaded(pooled, wide_corpus):
+    run, config = pooled
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     best = max((row for row in rows if "probe" in row), key=lambda row: row["probe"])
     facts = json.loads((run / "config.json").read_text())["best"]
@@ -115,15 +125,16 @@ def test_the_best_is_kept_by_probe_and_can_be_loaded(run, wide_corpus):
     last = load_run(run)[0]
     parts = split(wide_corpus.tiles, 0)
     batches = Batches(wide_corpus, model.config)
-    again = watch(model, batches, TINY, parts.train, parts.validation)
+    again = watch(model, batches, config, parts.train, parts.validation)
     assert again["probe"] == pytest.approx(best["probe"], abs=1e-6)
-    ending = watch(last, batches, TINY, parts.train, parts.validation)
+    ending = watch(last, batches, config, parts.train, parts.validation)
     assert ending["probe"] == pytest.approx(rows[-1]["probe"], abs=1e-6)
 
 
-def test_watching_changes_no_weight(run, wide_corpus, tmp_path, monkeypatch):
+def test_watching_changes_no_weight(pooled, wide_corpus, tmp_path, monkeypatch):
+    run, config = pooled
     monkeypatch.setattr(loop, "watch", lambda *_: {"effective_rank": 1.0})
-    blind = loop.pretrain(wide_corpus, tmp_path / "blind", TINY, "cpu")
+    blind = loop.pretrain(wide_corpus, tmp_path / "blind", config, "cpu")
     one, other = (load_tensors(folder / "model.safetensors")[0] for folder in (run, blind))
     assert all(torch.equal(one[name], other[name]) for name in one)
 

@@ -75,6 +75,7 @@ def benchmark(
             "modalities": system.modalities,
             "settings": getattr(system, "settings", ""),
             "corpus": corpus.hash,
+            "commit": system.commit(split, seed) if hasattr(system, "commit") else "",
             "rule": rule,
             "split": pooled[split.name],
             "fold": split.name,

@@ -69,8 +69,11 @@ class Results:
         What several of them measured, as the baselines, is taken from the first.
 
         Raises:
-            GeoJEPAError: they are of different tiles, or systems of one name of other settings.
+            GeoJEPAError: they are of different tiles or splits, or systems of one name of other
+                settings, or one of them adds nothing.
         """
+        if any("settings" not in part.fits for part in parts):
+            raise GeoJEPAError("results of an older version say too little to be joined")
         counts = np.cumsum([0, *(part.fits["fit"].max() + 1 for part in parts)])
         pairs = list(zip(parts, counts[:-1].tolist(), strict=True))
         fits = pd.concat([p.fits.assign(fit=p.fits["fit"] + at) for p, at in pairs])
@@ -83,7 +86,13 @@ class Results:
                 f"{settings.idxmax()}: was trained with other settings in one of the results to "
                 "join; join runs of one preset and as many epochs"
             )
+        splits = {frozenset(zip(p.fits["split"], p.fits["fold"], strict=True)) for p in parts}
+        if len(splits) > 1:
+            raise GeoJEPAError("results of different folds or cities cannot be joined as one")
         kept = fits.drop_duplicates([*ROW, "fold", "seed", "probe_seed"])
+        for part, at in pairs:
+            if not kept["fit"].isin(part.fits["fit"] + at).any():
+                raise GeoJEPAError("one of the results adds nothing: give it another seed")
         found = found[found["fit"].isin(kept["fit"])]
         names = {name: found[name].astype("category") for name in ("tile", "place", "block")}
         return cls(kept.reset_index(drop=True), found.assign(**names).reset_index(drop=True))

@@ -104,7 +104,7 @@ def compare_longer(
         return pretrain(corpus, Path(out) / folder / _folder(fold, place, seed), config, device)
 
     usual = [run(epochs, seed, name) for seed in seeds]
-    longer = [run(times * epochs, seeds[0], f"{name}-longer")]
+    longer = [run(times * epochs, seeds[0], f"{name}-{times}-times")]
     systems: list[System] = [
         Pretrained(corpus, usual, name),
         Pretrained(corpus, longer, f"{times} times as long: last"),

@@ -183,6 +183,10 @@ class Pretrained(Embedding):
         """Tiles that the run was trained on."""
         return np.array(json.loads((self.run(split, seed) / "seen.json").read_text())["tiles"])
 
+    def commit(self, split: Split, seed: int) -> str:
+        """Of the code that trained the run."""
+        return read_config(self.run(split, seed)).get("commit") or ""
+
     def model(self, split: Split | None, seed: int) -> GeoJEPA:
         """The model of a run."""
         return load_run(self.run(split, seed), self.weights)[0]

@@ -5,12 +5,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from geojepa.evaluation.ablation import FACTORS
 from geojepa.figures.benchmark import HEADLINE_NAMES, label
 from geojepa.figures.style import BLUE, GREY, WIDTH
-from geojepa.training.presets import PRESETS
 
 FAR = ("Dummy", "Count")
+BASELINES = (*FAR, "TagCount", "TagPool (mean, max)", "TagPool (sum, max)", "Untrained")
 
 
 def plot_factors(table: pd.DataFrame, base: str = "recipe") -> Figure:
@@ -24,7 +23,7 @@ def plot_factors(table: pd.DataFrame, base: str = "recipe") -> Figure:
         base: the system that all are compared with.
     """
     rows = table[table["system"] != base].sort_values("skill_difference")
-    is_run = rows["system"].isin([*FACTORS, *PRESETS]).to_numpy()
+    is_run = ~rows["system"].isin(BASELINES).to_numpy()
     names = rows["system"].where(is_run, label(rows))
     figure, axes = plt.subplots(
         1, 2, figsize=(WIDTH + 1, 1.2 + 0.26 * len(rows)), sharey=True, squeeze=False

@@ -6,6 +6,7 @@ Bags of visual words (Csurka et al., 2004), of the teacher's latents in place of
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 WORDS = 64
@@ -17,13 +18,15 @@ MAX_TILES, MAX_TOKENS = 1024, 30_000
 def fit_words(tokens: np.ndarray) -> np.ndarray:
     """(WORDS, D) float32: the centres of k-means over tokens (n, D), at most MAX_TOKENS of them.
 
-    Where there are fewer distinct tokens than words, the words left over repeat the first, and no
-    token is ever nearest to them alone.
+    Tokens that are alike to the bit count once. Where there are fewer tokens than words, the words
+    left over repeat the first, and no token is ever nearest to them alone.
     """
     tokens = np.unique(tokens[:: max(1, -(-len(tokens) // MAX_TOKENS))], axis=0)
     words = np.zeros((WORDS, tokens.shape[1]), np.float32)
     if count := min(WORDS, len(tokens)):
-        means = KMeans(count, n_init=1, random_state=0).fit(tokens)
+        # several threads add up in the order in which they end
+        with threadpool_limits(1):
+            means = KMeans(count, n_init=1, random_state=0).fit(tokens)
         words[:count] = means.cluster_centers_
         words[count:] = words[0]
     return words

@@ -53,12 +53,17 @@ def _pooled(
 
 
 def fit_codebook(model: GeoJEPA, batches: Batches, rows: np.ndarray) -> None:
-    """Fit the codebook of a model that counts to the latents of tiles that it may learn from."""
-    if len(model.codebook) == 0:
-        return
+    """Fit the codebook of a model that counts to the latents of tiles that it may learn from.
+
+    Of the rows, at most MAX_TILES, evenly spaced. Without any it stays as it is.
+    """
     rows = rows[:: max(1, -(-len(rows) // MAX_TILES))]
-    depths = zip(*(latents for _, latents, _ in _depths(model, batches, rows, None)), strict=True)
-    words = [fit_words(torch.cat(latents).cpu().numpy()) for latents in depths]
+    if len(model.codebook) == 0 or len(rows) == 0:
+        return
+    found = [
+        [x.cpu().numpy() for x in latents] for _, latents, _ in _depths(model, batches, rows, None)
+    ]
+    words = [fit_words(np.concatenate(latents)) for latents in zip(*found, strict=True)]
     model.codebook.copy_(torch.from_numpy(np.stack(words)))
 
 

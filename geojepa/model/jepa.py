@@ -34,12 +34,7 @@ class Network(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """(S, width) latents of every token, each tile seen whole."""
-        return self.depths(batch)[1]
-
-    def depths(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Content tokens before the encoder, and latents after it, (S, width) each."""
-        content, latents = self.latents(batch, 1)
-        return content, latents[0]
+        return self.latents(batch, 1)[1][0]
 
     def latents(self, batch: Batch, count: int) -> tuple[Tensor, list[Tensor]]:
         """Content tokens, and latents at `count` depths of the encoder, (S, width) each."""

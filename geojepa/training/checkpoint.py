@@ -117,16 +117,8 @@ class Best:
         if self.facts and score <= float(self.facts["score"]):
             return
         self.facts = {"step": step, "measure": measure, "score": score}
-        self.save(model)
-
-    def save(self, model: GeoJEPA) -> None:
-        """Keep these weights as those of the best moment."""
         told = {name: repr(v) if name == "score" else str(v) for name, v in self.facts.items()}
         save_tensors(self.path, dict(model.state_dict()), told)
-
-    def load(self, model: GeoJEPA) -> None:
-        """Put the weights of the best moment into a model."""
-        load_weights(model, load_tensors(self.path)[0], self.path)
 
 
 def load_run(

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from geojepa.data.corpus import Corpus
 from geojepa.data.splits import Split, split, split_by_place, tile_keys
 from geojepa.errors import GeoJEPAError
-from geojepa.files import sha256
+from geojepa.files import sha256, whole
 from geojepa.model.batch import Batches
 from geojepa.model.embedding import fit_codebook
 from geojepa.model.graph_network import GraphNetwork
@@ -242,13 +242,10 @@ def _finish(run: Run, best: Best, cost: Cost, seconds: float) -> None:
     if run.model.shapes is not None:
         measured = load_tensors(out / "geometry.safetensors")[1]
         facts["geometry_network"] = {name: float(value) for name, value in measured.items()}
-    model = run.model
-    fit_codebook(model, run.batches, run.rows)
-    save_tensors(out / "model.safetensors", dict(model.state_dict()), {"preset": run.config.preset})
-    if len(model.codebook):
-        best.load(model)
-        fit_codebook(model, run.batches, run.rows)
-        best.save(model)
-    save_json(out / "config.json", facts | {"weights_sha256": sha256(out / "model.safetensors")})
+    fit_codebook(run.model, run.batches, run.rows)
+    # the weights appear last: they say that the run is finished
+    with whole(out / "model.safetensors") as part:
+        save_tensors(part, dict(run.model.state_dict()), {"preset": run.config.preset})
+        save_json(out / "config.json", facts | {"weights_sha256": sha256(part)})
     for name in ("checkpoint.safetensors", "geometry.safetensors"):
         (out / name).unlink(missing_ok=True)

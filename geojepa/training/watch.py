@@ -1,6 +1,7 @@
 """How good a representation is while it is learnt: rank, agreement, and a probe on validation.
 
-Nothing here touches the weights, the generators of training, or a test tile.
+Nothing here touches the weights, the generators of training, or a test tile. The codebook of a
+model that counts is fitted to the tiles that the probe learns from.
 """
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from geojepa.data.labels import SAME_VIEW
 from geojepa.model.batch import Batches
-from geojepa.model.embedding import embed_tiles
+from geojepa.model.embedding import embed_tiles, fit_codebook
 from geojepa.model.jepa import GeoJEPA
 from geojepa.training.config import TrainConfig
 from geojepa.training.rank import effective_rank
@@ -43,7 +44,8 @@ def watch(
         agreement, the mean cosine of the student's and the teacher's tokens; probe, see `probe`,
         where it can be had.
     """
-    held = _some(held, MAX_TILES)
+    train, held = _some(train, MAX_TILES), _some(held, MAX_TILES)
+    fit_codebook(model, batches, train)
     batch = batches(held[:32]).to(next(model.parameters()).device)
     model.eval()
     with torch.no_grad():
@@ -56,7 +58,7 @@ def watch(
         "token_lidar": lidar(tokens),
         "agreement": float(F.cosine_similarity(student, teacher).mean()),
     }
-    score = probe(model, batches, _some(train, MAX_TILES), held)
+    score = probe(model, batches, train, held)
     model.train()
     return found if score is None else found | {"probe": score}
 
