@@ -36,6 +36,7 @@ DEVICE ?= auto
 RUN ?=
 EPOCHS ?= 0
 TIMES ?= 0
+EARLIER ?=
 BACKBONES ?=
 CITY_SIZE ?= 28
 
