@@ -122,7 +122,7 @@ def test_notebook_draws_the_comparison(wide_corpus, tmp_path):
     longer = pd.read_csv(tmp_path / "run/results/study_t_longer/table.csv")
     names = [f"2 times as long: {which}" for which in ("last", "best")]
     assert set(longer["system"]) == {"smoke-t", *names}
-    folder = tmp_path / "run/smoke-t-longer/fold0-seed0"
+    folder = tmp_path / "run/smoke-t-2-times/fold0-seed0"
     assert json.loads((folder / "config.json").read_text())["train"]["epochs"] == 2
     measured = longer.set_index("system")["skill"]
     own = base_of_fold(tmp_path / "run/smoke-t/fold0-seed0", wide_corpus)
