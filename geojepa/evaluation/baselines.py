@@ -31,6 +31,7 @@ class System(Protocol):
         seeds: pretraining seeds; one where nothing is drawn.
         per_split: whether features differ between splits.
         parameters, seconds, device: size, pretraining time and where, for the table.
+        settings: a digest of what tells it from others of its name, empty where nothing does.
     """
 
     name: str
@@ -40,6 +41,7 @@ class System(Protocol):
     parameters: int
     seconds: float
     device: str
+    settings: str
 
     @property
     def probes(self) -> tuple[str, ...] | None: ...
@@ -55,6 +57,10 @@ class System(Protocol):
         """Return the `tile_keys` that the encoder was trained on; None if it was not trained."""
         ...
 
+    def commit(self, split: Split, seed: int) -> str:
+        """Return the commit of the code that trained it, empty if it was not trained."""
+        ...
+
 
 class Baseline:
     """What the systems of this file share: they read a corpus and are not trained."""
@@ -68,9 +74,14 @@ class Baseline:
     parameters = 0
     seconds = 0.0
     device = "cpu"
+    settings = ""
 
     def __init__(self, corpus: Corpus) -> None:
         self.corpus = corpus
+
+    def commit(self, split: Split, seed: int) -> str:
+        """None."""
+        return ""
 
     def seen(self, split: Split, seed: int) -> np.ndarray | None:
         """No tile: nothing is pretrained."""

@@ -34,7 +34,8 @@ class Results:
     Attributes:
         fits: one row for each head that was fitted or left out: column `fit`, what it is about,
             sizes, `chosen` on validation, and a `note` where it was left out. `settings` is a
-            digest of those of the system, `corpus` the hash of the corpus.
+            digest of those of the system, `corpus` the hash of the corpus, `commit` that of the
+            code that trained it.
         predictions: one row for each test tile of each fit: fit, row, tile, place, block, label,
             value, score, constant.
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from geojepa.data.corpus import Corpus
-from geojepa.data.splits import cities
+from geojepa.data.splits import Split, cities
 from geojepa.errors import GeoJEPAError
 from geojepa.evaluation.ablation import PROBE, TASKS
 from geojepa.evaluation.baselines import System, baselines
@@ -56,19 +56,15 @@ def compare_presets(
         device: of pretraining.
     """
     epochs = epochs or preset(names[0]).epochs
-    parts = [(part, "") if isinstance(part, int) else (0, part) for part in held]
-    found = [training_split(corpus, fold, place) for fold, place in parts]
-    splits = [one for one in found if one is not None]
-    if len(splits) < len(found):
-        raise GeoJEPAError("fold -1 holds nothing out; name folds from 0 to 4")
+    splits = [_split(corpus, part) for part in held]
     systems: list[System] = [Untrained(corpus, preset(names[0]).model, seeds)]
     for name in names:
-        runs = []
-        for fold, place in parts:
-            for seed in seeds:
-                config = replace(preset(name), epochs=epochs, seed=seed, fold=fold, place=place)
-                folder = Path(out) / name / _folder(fold, place, seed)
-                runs.append(pretrain(corpus, folder, config, device))
+        folder = Path(out) / name
+        runs = [
+            _train(corpus, folder, name, part, seed, epochs, device)
+            for part in held
+            for seed in seeds
+        ]
         systems.append(Pretrained(corpus, runs, name))
     return benchmark([*baselines(corpus), *systems], corpus, splits, TASKS, (True,), (PROBE,))
 
@@ -94,17 +90,10 @@ def compare_longer(
         times: how many times as long the longer one is.
     """
     epochs = epochs or preset(name).epochs
-    fold, place = (held, "") if isinstance(held, int) else (0, held)
-    part = training_split(corpus, fold, place)
-    if part is None:
-        raise GeoJEPAError("fold -1 holds nothing out; name folds from 0 to 4")
-
-    def run(epochs: int, seed: int, folder: str) -> Path:
-        config = replace(preset(name), epochs=epochs, seed=seed, fold=fold, place=place)
-        return pretrain(corpus, Path(out) / folder / _folder(fold, place, seed), config, device)
-
-    usual = [run(epochs, seed, name) for seed in seeds]
-    longer = [run(times * epochs, seeds[0], f"{name}-{times}-times")]
+    part = _split(corpus, held)
+    usual = [_train(corpus, Path(out) / name, name, held, n, epochs, device) for n in seeds]
+    folder = Path(out) / f"{name}-{times}-times"
+    longer = [_train(corpus, folder, name, held, seeds[0], times * epochs, device)]
     systems: list[System] = [
         Pretrained(corpus, usual, name),
         Pretrained(corpus, longer, f"{times} times as long: last"),
@@ -113,5 +102,20 @@ def compare_longer(
     return benchmark(systems, corpus, [part], TASKS, (True,), (PROBE,))
 
 
-def _folder(fold: int, place: str, seed: int) -> str:
-    return f"{place or f'fold{fold}'}-seed{seed}"
+def _fold_and_place(held: Held) -> tuple[int, str]:
+    return (held, "") if isinstance(held, int) else (0, held)
+
+
+def _split(corpus: Corpus, held: Held) -> Split:
+    found = training_split(corpus, *_fold_and_place(held))
+    if found is None:
+        raise GeoJEPAError("fold -1 holds nothing out; name folds from 0 to 4")
+    return found
+
+
+def _train(
+    corpus: Corpus, out: Path, name: str, held: Held, seed: int, epochs: int, device: str
+) -> Path:
+    fold, place = _fold_and_place(held)
+    config = replace(preset(name), epochs=epochs, seed=seed, fold=fold, place=place)
+    return pretrain(corpus, out / f"{place or f'fold{fold}'}-seed{seed}", config, device)

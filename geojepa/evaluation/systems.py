@@ -120,6 +120,10 @@ class Untrained(Embedding):
         self.per_split = config.pooling == "counts"
         self.parameters = sum(p.numel() for p in GeoJEPA(config).teacher.parameters())
 
+    def commit(self, split: Split, seed: int) -> str:
+        """None: it is not trained."""
+        return ""
+
     def model(self, split: Split | None, seed: int) -> GeoJEPA:
         """The weights that pretraining starts from; a codebook of the split's training tiles."""
         torch.manual_seed(seed)
