@@ -46,6 +46,8 @@ FACTORS: dict[str, Changes] = {
         "cooldown": 0.9,
         "weight_decay": (0.04, 0.4),
     },
+    "rate: no cooldown": {"cooldown": 0.0},
+    "rate: a third": {"learning_rate": 3e-4},
     "targets: random projection": {"model.targets": "random"},
     "predictor: full context": {"model.predictor_context": "full"},
     "masks: random alone": _alone("random"),
