@@ -98,7 +98,7 @@ def test_notebook_draws_what_was_screened(wide_corpus, tmp_path):
 
 def test_one_modality_leaves_out_what_needs_two():
     assert "masks: modality alone" in factors_of(preset("ours-gti"))
-    assert len(factors_of(preset("ours-t"))) == len(FACTORS) - 4
+    assert len(factors_of(preset("ours-t"))) == len(FACTORS) - 5
     for name in factors_of(preset("ours-t")):
         changed(preset("ours-t"), FACTORS[name])
 

@@ -163,8 +163,19 @@ def test_teacher_is_the_average_of_the_whole_path(tiny_corpus):
     assert any(n.startswith("position.") for n in names)
 
 
-def test_every_trained_weight_gets_a_gradient(tiny_corpus):
-    model = model_of("gti", registers=1).train()
+def test_a_sum_fuses_what_each_half_gives_alone(tiny_corpus):
+    batch = Batches(tiny_corpus, ModelConfig("gt"))(tiny_corpus.usable[:8])
+    both, tags = (model_of(m, fusion="sum").student.tokenizer for m in ("gt", "t"))
+    tags.load_state_dict(both.state_dict(), strict=False)
+    halves = [both.entities(batch, drop) for drop in ("tags", "geometry")]
+    assert torch.allclose(both.entities(batch), sum(halves))
+    assert torch.allclose(halves[1], tags.entities(batch))
+    assert not torch.allclose(halves[0], halves[1])
+
+
+@pytest.mark.parametrize("fusion", ["mlp", "sum"])
+def test_every_trained_weight_gets_a_gradient(tiny_corpus, fusion):
+    model = model_of("gti", registers=1, fusion=fusion).train()
     batch = Batches(tiny_corpus, model.config)(tiny_corpus.usable[:8])
     model(batch, masks_for(batch), loss=LossConfig(vicreg_weight=0.02)).total.backward()
     trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]

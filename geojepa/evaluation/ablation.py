@@ -62,14 +62,18 @@ FACTORS: dict[str, Changes] = {
     "input: no position": {"model.encodings": ("modality",)},
     "input: no modality": {"model.encodings": ("position",)},
     "input: geometry network": {"model.geometry": "network"},
+    "input: fusion by an MLP": {"model.fusion": "mlp"},
 }
+
+
+_OF_GEOMETRY = ("input: geometry network", "input: fusion by an MLP")
 
 
 def factors_of(base: TrainConfig) -> tuple[str, ...]:
     """The factors that a recipe can be changed by: some need a second modality."""
     alone = len(base.model.token_modalities) == 1
     of_two = ("loss: mean over tokens", "masks: modality alone", "input: no modality")
-    left = of_two * alone + ("input: geometry network",) * (not base.model.has_geometry)
+    left = of_two * alone + _OF_GEOMETRY * (not base.model.has_geometry)
     return tuple(name for name in FACTORS if name not in left)
 
 

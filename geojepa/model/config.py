@@ -43,6 +43,9 @@ class ModelConfig:
     the sums of a graph network that the run pretrains first and freezes, as in the paper."""
     geometry_width: int = 64
     """Of the graph network; its vectors are four times as long."""
+    fusion: str = "mlp"
+    """How an entity's token is made of its tags and its geometry: by an MLP of both, as the
+    paper's; or by their sum, in which both are still there for whoever counts tokens."""
     image: str = "patches"
     """What image tokens are: patches of pixels, or those of a frozen vision transformer, by its
     name on the Hugging Face hub or its folder; see `model/backbone.py`."""
@@ -64,6 +67,7 @@ class ModelConfig:
             image_size=(112, 224),
             targets=("teacher", "random"),
             geometry=("fourier", "network"),
+            fusion=("mlp", "sum"),
             pooling=("mean", "counts"),
         )
         if self.width % self.heads or self.predictor_width % self.predictor_heads:

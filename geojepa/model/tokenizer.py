@@ -41,7 +41,8 @@ class Tokenizer(nn.Module):
             is_network = config.has_geometry_network
             features = LAYERS * config.geometry_width if is_network else GEOMETRY_DIM
             self.geometry = nn.Sequential(nn.Linear(features, width), nn.LayerNorm(width))
-            self.fusion = mlp(2 * width, 2 * width, width)
+            if config.fusion == "mlp":
+                self.fusion = mlp(2 * width, 2 * width, width)
         self.others = nn.ModuleDict({one.name: one(config) for one in modality_classes(config)})
 
     def forward(self, batch: Batch, drop: str | None = None) -> Tensor:
@@ -69,6 +70,8 @@ class Tokenizer(nn.Module):
         geometry = self.geometry(batch.geometry)
         if drop is not None:
             tags, geometry = (tags * 0, geometry) if drop == "tags" else (tags, geometry * 0)
+        if self.config.fusion == "sum":
+            return tags + geometry
         return self.fusion(torch.cat([tags, geometry], dim=1))
 
 

@@ -123,6 +123,8 @@ def _ours(modalities: str) -> TrainConfig:
             predictor_context="shared",
             registers=2,
             geometry="fourier",
+            # of one modality there is nothing to fuse
+            fusion="sum" if "g" in modalities else "mlp",
             dropout=0.0,
             pooling="counts",
         ),
