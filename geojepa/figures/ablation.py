@@ -60,27 +60,37 @@ def plot_factors(table: pd.DataFrame, base: str = "recipe") -> Figure:
 
 
 def plot_cities(table: pd.DataFrame, base: str) -> Figure:
-    """What a preset gains over others in each city that it was trained without, in masked skill.
+    """What a preset gains over others in each city that it was trained without: both measures.
+
+    Dummy and Count are left to the table.
 
     Args:
         table: of `factor_table`, a split for each city.
         base: the preset.
     """
-    rows = table[(table["system"] != base) & table["skill_difference"].notna()]
+    rows = table[~table["system"].isin((base, *FAR)) & table["skill_difference"].notna()]
     rows = rows.assign(label=label(rows), city=rows["split"].str.removeprefix("place "))
     others = list(dict.fromkeys(rows["label"]))
     cities = list(dict.fromkeys(rows["city"]))[::-1]
     figure, axes = plt.subplots(
-        1, len(others), figsize=(1.6 * len(others) + 1.5, 1.4 + 0.3 * len(cities)), sharey=True
+        len(HEADLINE_NAMES),
+        len(others),
+        figsize=(1.6 * len(others) + 1.5, 2.6 + 0.5 * len(cities)),
+        sharex="row",
+        sharey=True,
+        squeeze=False,
     )
-    for axis, other in zip(np.atleast_1d(axes), others, strict=True):
-        part = rows[rows["label"] == other]
-        place = [cities.index(city) for city in part["city"]]
-        # the table has the other minus the preset
-        axis.hlines(place, -part["skill_high"], -part["skill_low"], color=BLUE, lw=1.2)
-        axis.plot(-part["skill_difference"], place, "o", color=BLUE, ms=4)
-        axis.axvline(0, color="black", lw=0.8)
-        axis.grid(axis="x", lw=0.4)
-        axis.set(title=other.replace(" · ", "\n"), xlabel="skill gained")
-    np.atleast_1d(axes)[0].set_yticks(range(len(cities)), cities)
+    for line, (measure, title) in zip(axes, HEADLINE_NAMES.items(), strict=True):
+        for axis, other in zip(line, others, strict=True):
+            part = rows[rows["label"] == other]
+            place = [cities.index(city) for city in part["city"]]
+            # the table has the other minus the preset
+            ends = -part[f"{measure}_high"], -part[f"{measure}_low"]
+            axis.hlines(place, *ends, color=BLUE, lw=1.2)
+            axis.plot(-part[f"{measure}_difference"], place, "o", color=BLUE, ms=4)
+            axis.axvline(0, color="black", lw=0.8)
+            axis.grid(axis="x", lw=0.4)
+            axis.set(title=other.replace(" \N{MIDDLE DOT} ", "\n"))
+        line[0].set_xlabel(f"gained in {title[0].lower() + title[1:]}", loc="left")
+    axes[0][0].set_yticks(range(len(cities)), cities)
     return figure
