@@ -64,8 +64,6 @@ FACTORS: dict[str, Changes] = {
     "input: geometry network": {"model.geometry": "network"},
     "input: fusion by an MLP": {"model.fusion": "mlp"},
 }
-
-
 _OF_GEOMETRY = ("input: geometry network", "input: fusion by an MLP")
 
 

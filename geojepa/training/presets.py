@@ -123,7 +123,7 @@ def _ours(modalities: str) -> TrainConfig:
             predictor_context="shared",
             registers=2,
             geometry="fourier",
-            # of one modality there is nothing to fuse
+            # tags alone are not fused, and keep the digest of the runs that are published
             fusion="sum" if "g" in modalities else "mlp",
             dropout=0.0,
             pooling="counts",
