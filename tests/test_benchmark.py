@@ -11,6 +11,8 @@ from geojepa.data.prepare import prepare
 from geojepa.data.splits import split, split_by_place, tile_keys
 from geojepa.errors import GeoJEPAError
 from geojepa.evaluation import benchmark as module
+from geojepa.evaluation import metrics
+from geojepa.evaluation.ablation import MEAN, factor_table
 from geojepa.evaluation.baselines import Baseline, Count, Dummy, TagCount, TagPool, baselines
 from geojepa.evaluation.benchmark import benchmark
 from geojepa.evaluation.results import HEADLINE_PRECISION, HEADLINE_SKILL, MEASURES, Results
@@ -252,6 +254,32 @@ def test_differences_are_paired(results):
         assert found[0] == pytest.approx(pair[0] - pair[1])
     with pytest.raises(GeoJEPAError, match="name a task"):
         results.difference(oracle, count, folds, "mae")
+
+
+def test_the_interval_of_a_mean_is_that_of_parts_resampled_apart():
+    """Twice the same replicates, as one seed gives: independent, they vary half as much."""
+    values = np.concatenate([[3.0], np.random.default_rng(0).normal(3, 1, 4000)])
+    mean = metrics.mean_of_parts([values, values])
+    assert mean[0] == 3
+    assert mean[1:].var() == pytest.approx(0.5, rel=0.1)
+    assert metrics.interval(metrics.mean_of_parts([values])) == metrics.interval(values)
+
+
+def test_cities_have_a_mean_of_their_own(results):
+    """Two cities of the same tiles: the mean is that of each, its interval narrower."""
+    count = results.fits["fit"].max() + 1
+    fits = [results.fits.assign(split=name) for name in ("place a", "place b")]
+    fits[1]["fit"] += count
+    found = results.predictions
+    found = pd.concat([found, found.assign(fit=found["fit"] + count)])
+    table = factor_table(Results(pd.concat(fits), found), "Oracle")
+    a, mean = (table.query("system == 'Count' and split == @s").iloc[0] for s in ("place a", MEAN))
+    for measure in ("skill", "average_precision"):
+        assert mean[measure] == pytest.approx(a[measure])
+        assert mean[f"{measure}_difference"] == pytest.approx(a[f"{measure}_difference"])
+        of_mean, of_one = (row[f"{measure}_high"] - row[f"{measure}_low"] for row in (mean, a))
+        assert 0.6 < of_mean / of_one < 0.85
+    assert MEAN not in set(factor_table(results, "Oracle")["split"])
 
 
 def test_the_same_again_and_from_disk(results, corpus, folds, tmp_path):

@@ -23,6 +23,8 @@ Changes = Mapping[str, Any]
 # the tasks of the headline
 TASKS = ("traffic_signals", "max_speed", "bridge", "car_bridge")
 PROBE = "LIN"
+# the split of rows that are means over cities
+MEAN = "mean of cities"
 
 
 def _alone(strategy: str) -> Changes:
@@ -139,17 +141,25 @@ def factor_table(results: Results, base: str = "recipe") -> pd.DataFrame:
     """A row for each system and split: headline measures, and the paired difference from the base.
 
     Columns: system, probe, split, skill, average_precision, and for both the difference with the
-    low and high of its 95 % interval over test blocks.
+    low and high of its 95 % interval over test blocks. Where there are several splits, such as
+    cities held out in turn, rows of MEAN follow, over those in which a measure was taken.
     """
-    rows = []
     headline = results.headline()
-    for row in headline.to_dict("records"):
-        measures = [m for m in ("skill", "average_precision") if row.get(m) == row.get(m)]
-        line = {name: row.get(name) for name in ("system", "probe", "split", *measures)}
-        for measure in measures:
-            pair = (row["system"], row["probe"]), (base, PROBE)
-            found = results.difference(*pair, split=row["split"], measure=measure)
-            names = ("difference", "low", "high")
-            line |= {f"{measure}_{n}": value for n, value in zip(names, found, strict=True)}
-        rows.append(line)
-    return pd.DataFrame(rows)
+    parts = list(headline.groupby(["system", "probe", "split"], sort=False))
+    if headline["split"].nunique() > 1:
+        means = headline.groupby(["system", "probe"], sort=False)
+        parts += [((*about, MEAN), part) for about, part in means]
+    return pd.DataFrame([_compared(results, about, part, base) for about, part in parts])
+
+
+def _compared(results: Results, about: tuple, part: pd.DataFrame, base: str) -> dict[str, Any]:
+    """A row of `factor_table`, of the headline's rows of one system."""
+    taken = {m: part[part[m].notna()] for m in ("skill", "average_precision") if m in part}
+    taken = {measure: rows for measure, rows in taken.items() if len(rows)}
+    row = dict(zip(("system", "probe", "split"), about, strict=True))
+    row |= {measure: rows[measure].mean() for measure, rows in taken.items()}
+    for measure, rows in taken.items():
+        found = results.difference(about[:2], (base, PROBE), rows["split"].tolist(), measure)
+        names = ("difference", "low", "high")
+        row |= {f"{measure}_{n}": value for n, value in zip(names, found, strict=True)}
+    return row

@@ -6,7 +6,7 @@ replicate. Two systems measured under the same weights are paired.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.stats import rankdata
@@ -128,6 +128,16 @@ def replicate(
     step = max(1, CHUNK // max(1, len(block)))
     parts = (draws[i : i + step, block].astype(float) for i in range(0, len(draws), step))
     return np.concatenate([metric(part, *columns) for part in parts])
+
+
+def mean_of_parts(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean of the replicates (R,) of several parts of the map, each resampled on its own.
+
+    All parts' draws come from one seed, so each part's replicates are shuffled first.
+    """
+    order = np.random.default_rng(0)
+    shuffled = [np.concatenate([part[:1], order.permutation(part[1:])]) for part in parts]
+    return np.mean(shuffled, axis=0)
 
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:

@@ -143,7 +143,7 @@ class Results:
         self,
         one: tuple[str, str],
         other: tuple[str, str],
-        split: str,
+        split: str | Sequence[str],
         measure: str = "skill",
         task: str | None = None,
         masked: bool = True,
@@ -153,19 +153,21 @@ class Results:
 
         Args:
             one, other: (system, probe).
-            split: as in the table.
+            split: as in the table; of several, the mean, blocks being drawn in each on its own.
             measure: mae, skill, auroc or average_precision.
             task: its row of the table; None takes the headline, masked skill or precision.
             masked, thinned: which row of the task.
         """
-        pair = []
-        for system, probe in (one, other):
+
+        def values(system: str, probe: str, part: str) -> np.ndarray:
             if task is None:
-                pair.append(_mean(self._headline(measure, system, probe, split)))
-            else:
-                fits = self._fits(system, probe, split, task, masked, thinned)
-                pair.append(_mean(self._replicates(fits, measure)))
-        return metrics.interval(pair[0] - pair[1])
+                return _mean(self._headline(measure, system, probe, part))
+            fits = self._fits(system, probe, part, task, masked, thinned)
+            return _mean(self._replicates(fits, measure))
+
+        parts = [split] if isinstance(split, str) else split
+        found = [values(*one, part) - values(*other, part) for part in parts]
+        return metrics.interval(metrics.mean_of_parts(found))
 
     @cached_property
     def _draws(self) -> dict[str, tuple[np.ndarray, pd.Index]]:

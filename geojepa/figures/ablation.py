@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from geojepa.evaluation.ablation import MEAN
 from geojepa.figures.benchmark import HEADLINE_NAMES, label
 from geojepa.figures.style import BLUE, GREY, WIDTH
 
@@ -62,7 +63,7 @@ def plot_factors(table: pd.DataFrame, base: str = "recipe") -> Figure:
 def plot_cities(table: pd.DataFrame, base: str) -> Figure:
     """What a preset gains over others in each city that it was trained without: both measures.
 
-    Dummy and Count are left to the table.
+    The mean of the cities is black. Dummy and Count are left to the table.
 
     Args:
         table: of `factor_table`, a split for each city.
@@ -82,12 +83,13 @@ def plot_cities(table: pd.DataFrame, base: str) -> Figure:
     )
     for line, (measure, title) in zip(axes, HEADLINE_NAMES.items(), strict=True):
         for axis, other in zip(line, others, strict=True):
-            part = rows[rows["label"] == other]
-            place = [cities.index(city) for city in part["city"]]
-            # the table has the other minus the preset
-            ends = -part[f"{measure}_high"], -part[f"{measure}_low"]
-            axis.hlines(place, *ends, color=BLUE, lw=1.2)
-            axis.plot(-part[f"{measure}_difference"], place, "o", color=BLUE, ms=4)
+            for is_mean, colour in ((False, BLUE), (True, "black")):
+                part = rows[(rows["label"] == other) & ((rows["city"] == MEAN) == is_mean)]
+                place = [cities.index(city) for city in part["city"]]
+                # the table has the other minus the preset
+                ends = -part[f"{measure}_high"], -part[f"{measure}_low"]
+                axis.hlines(place, *ends, color=colour, lw=1.2)
+                axis.plot(-part[f"{measure}_difference"], place, "o", color=colour, ms=4)
             axis.axvline(0, color="black", lw=0.8)
             axis.grid(axis="x", lw=0.4)
             axis.set(title=other.replace(" \N{MIDDLE DOT} ", "\n"))
