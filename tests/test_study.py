@@ -65,6 +65,9 @@ def test_folds_are_pooled_and_seeds_kept_apart(wide_corpus, tmp_path):
     headline = results.headline()
     assert set(names) | {"Untrained", "Dummy", "TagCount"} <= set(headline["system"])
     assert headline["split"].nunique() == 1
+    # measured, and no part of the headline
+    assert "building_count" in set(results.fits["task"])
+    assert not headline["tasks"].str.contains("building_count").any()
     fits = results.fits[results.fits["system"] == "smoke-t"]
     assert set(zip(fits["fold"], fits["seed"], strict=True)) == {
         (f"fold {fold} of 5", seed) for fold in (0, 1) for seed in (0, 1)

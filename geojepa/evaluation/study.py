@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from geojepa.data.corpus import Corpus
+from geojepa.data.labels import TASKS
 from geojepa.data.splits import Split, cities
 from geojepa.errors import GeoJEPAError
-from geojepa.evaluation.ablation import PROBE, TASKS
+from geojepa.evaluation.ablation import PROBE
 from geojepa.evaluation.baselines import System, baselines
 from geojepa.evaluation.benchmark import benchmark
 from geojepa.evaluation.results import Results
