@@ -86,6 +86,29 @@ def test_an_embedding_counts_words_at_two_depths(tiny_corpus):
     assert embed_tiles(model, batches, rows[:0]).shape == (0, vectors.shape[1])
 
 
+def test_each_modality_is_pooled_apart(tiny_corpus):
+    torch.manual_seed(0)
+    config = replace(TINY, modalities="ti")
+    model = GeoJEPA(config).eval()
+    batches, rows = Batches(tiny_corpus, config), tiny_corpus.usable[:9]
+    fit_codebook(model, batches, rows)
+    vectors = embed_tiles(model, batches, rows).reshape(9, 2, -1)
+    width = 2 * 3 * 24 + 2 * WORDS
+    assert vectors.shape == (9, 2, width)
+    counts = np.expm1(vectors[..., -2 * WORDS :]).reshape(9, 2, 2, WORDS).sum(axis=3)
+    entities = tiny_corpus.tiles.entities.to_numpy()[rows]
+    wanted = np.stack([entities, np.full(9, config.patches)], axis=1)
+    np.testing.assert_allclose(counts, np.stack([wanted] * 2, axis=2), rtol=1e-4)
+    batch = batches(rows[:1])
+    with torch.no_grad():
+        content = model.teacher.tokenizer(batch)
+    for kind in (0, 1):
+        tokens = content[batch.modality == kind]
+        sums = torch.cat([tokens.relu(), (-tokens).relu()], dim=1).sum(dim=0).log1p()
+        by_hand = torch.cat([sums, tokens.amax(dim=0)]).numpy()
+        np.testing.assert_allclose(vectors[0, kind, : len(by_hand)], by_hand, rtol=1e-4, atol=1e-5)
+
+
 def test_untrained_words_are_of_training_tiles_alone(wide_corpus):
     parts = split(wide_corpus.tiles, 0)
     system = Untrained(wide_corpus, TINY, (0,))

@@ -163,17 +163,23 @@ def test_teacher_is_the_average_of_the_whole_path(tiny_corpus):
     assert any(n.startswith("position.") for n in names)
 
 
-def test_a_sum_fuses_what_each_half_gives_alone(tiny_corpus):
+def test_a_gated_geometry_starts_at_nothing_and_is_added_as_far_as_its_gate_opens(tiny_corpus):
     batch = Batches(tiny_corpus, ModelConfig("gt"))(tiny_corpus.usable[:8])
-    both, tags = (model_of(m, fusion="sum").student.tokenizer for m in ("gt", "t"))
+    both, tags = (model_of(m, fusion="gated").student.tokenizer for m in ("gt", "t"))
     tags.load_state_dict(both.state_dict(), strict=False)
+    shut = both.entities(batch)
+    assert torch.equal(shut, tags.entities(batch))
+    gate = both.geometry[1].weight
+    (shut * torch.randn_like(shut)).sum().backward()
+    assert (gate.grad != 0).all()
+    torch.nn.init.constant_(gate, 0.5)
     halves = [both.entities(batch, drop) for drop in ("tags", "geometry")]
     assert torch.allclose(both.entities(batch), sum(halves))
-    assert torch.allclose(halves[1], tags.entities(batch))
-    assert not torch.allclose(halves[0], halves[1])
+    assert torch.equal(halves[1], shut)
+    assert not torch.allclose(halves[0], torch.zeros_like(shut))
 
 
-@pytest.mark.parametrize("fusion", ["mlp", "sum"])
+@pytest.mark.parametrize("fusion", ["mlp", "gated"])
 def test_every_trained_weight_gets_a_gradient(tiny_corpus, fusion):
     model = model_of("gti", registers=1, fusion=fusion).train()
     batch = Batches(tiny_corpus, model.config)(tiny_corpus.usable[:8])

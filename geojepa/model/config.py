@@ -45,7 +45,8 @@ class ModelConfig:
     """Of the graph network; its vectors are four times as long."""
     fusion: str = "mlp"
     """How an entity's token is made of its tags and its geometry: by an MLP of both, as the
-    paper's; or by their sum, in which both are still there for whoever counts tokens."""
+    paper's; or "gated", their sum, each dimension of the geometry times a factor that starts at
+    zero, so that it enters as far as it helps to predict (ReZero, Bachlechner et al., 2021)."""
     image: str = "patches"
     """What image tokens are: patches of pixels, or those of a frozen vision transformer, by its
     name on the Hugging Face hub or its folder; see `model/backbone.py`."""
@@ -53,8 +54,9 @@ class ModelConfig:
     """Pixels that an image's side is averaged to before it is cut to patches of 16."""
     pooling: str = "mean"
     """What a tile's embedding holds of its tokens beside their maximum: their mean, as the paper's;
-    or "counts", which tell how many: the logarithms of how much of each direction there is, and of
-    how many tokens are nearest to each word of a codebook (`model/codebook.py`)."""
+    or "counts", which tell how many, of each modality apart: the logarithms of how much of each
+    direction there is, and of how many tokens are nearest to each word of a codebook
+    (`model/codebook.py`)."""
     modality_dropout: float = 0.3
     """Probability that a training batch loses either all its tags or all its geometries."""
     position_noise: float = 5e-4
@@ -67,7 +69,7 @@ class ModelConfig:
             image_size=(112, 224),
             targets=("teacher", "random"),
             geometry=("fourier", "network"),
-            fusion=("mlp", "sum"),
+            fusion=("mlp", "gated"),
             pooling=("mean", "counts"),
         )
         if self.width % self.heads or self.predictor_width % self.predictor_heads:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import geopandas
 import numpy as np
@@ -10,12 +11,13 @@ import pandas as pd
 import pyarrow.parquet
 import shapely
 import torch
+from torch.nn import functional
 
 from geojepa.data.corpus import Corpus
 from geojepa.data.grid import to_degrees, to_units
 from geojepa.files import whole
 from geojepa.model.batch import Batch, Batches
-from geojepa.model.codebook import DEPTHS, MAX_TILES, count_words, fit_words
+from geojepa.model.codebook import MAX_TILES, count_words, fit_words
 from geojepa.model.jepa import GeoJEPA
 
 TILES_PER_BATCH = 32
@@ -27,29 +29,51 @@ def embed_tiles(
     """(T, F) float32: each tile's tokens pooled, at two depths of the teacher; see `pool`.
 
     The depths are the content tokens that enter the encoder (what is there) and its output (what
-    is there in its context). A model that counts adds the logarithms of how many tokens are nearest
-    to each word of its codebook, halfway through the encoder and at its output. The result does not
-    depend on which tiles share a batch. A tile without tokens gets zeros.
+    is there in its context). A model that counts pools each modality's tokens apart, and adds the
+    logarithms of how many are nearest to each word of its codebook, halfway through the encoder and
+    at its output. The result does not depend on which tiles share a batch. A tile without tokens
+    gets zeros.
     """
-    found = [
-        _pooled(model, content, latents, batch.cu_seqlens).cpu()
-        for content, latents, batch in _depths(model, batches, rows, hide)
-    ]
-    if found:
-        return torch.cat(found).numpy()
-    # no tile is as wide as one without tokens
-    x = torch.empty(0, model.config.width, device=next(model.parameters()).device)
-    empty = torch.zeros(2, dtype=torch.int32, device=x.device)
-    return _pooled(model, x, [x] * DEPTHS, empty)[:0].cpu().numpy()
+    found = []
+    for depths in _depths(model, batches, rows, hide):
+        parts = _apart(model, *depths)
+        vectors = [
+            _pooled(part, model.codebook[kind :: len(parts)], model.config.pooling)
+            for kind, part in enumerate(parts)
+        ]
+        found.append(torch.cat(vectors, dim=1).cpu())
+    # no tile is as wide as any
+    return torch.cat(found).numpy() if found else embed_tiles(model, batches, np.arange(1))[:0]
 
 
-def _pooled(
-    model: GeoJEPA, content: torch.Tensor, latents: list[torch.Tensor], cu_seqlens: torch.Tensor
-) -> torch.Tensor:
-    parts = [pool(x, cu_seqlens, model.config.pooling) for x in (content, latents[-1])]
-    for x, words in zip(latents, model.codebook, strict=False):
-        parts.append(count_words(x, words, cu_seqlens).log1p())
-    return torch.cat(parts, dim=1)
+class Pooled(NamedTuple):
+    """Tokens that are pooled together: content and latents (n, width), offsets of their tiles."""
+
+    content: torch.Tensor
+    latents: list[torch.Tensor]
+    cu_seqlens: torch.Tensor
+
+
+def _apart(
+    model: GeoJEPA, content: torch.Tensor, latents: list[torch.Tensor], batch: Batch
+) -> list[Pooled]:
+    """All tokens together, or those of each modality where the model counts."""
+    if model.config.pooling != "counts":
+        return [Pooled(content, latents, batch.cu_seqlens)]
+    found = []
+    for kind in range(len(model.config.token_modalities)):
+        chosen = batch.modality == kind
+        before = functional.pad(chosen.cumsum(0, dtype=torch.int32), (1, 0))
+        kept = [x[chosen] for x in latents]
+        found.append(Pooled(content[chosen], kept, before[batch.cu_seqlens.long()]))
+    return found
+
+
+def _pooled(part: Pooled, codebook: torch.Tensor, how: str) -> torch.Tensor:
+    found = [pool(x, part.cu_seqlens, how) for x in (part.content, part.latents[-1])]
+    for x, words in zip(part.latents, codebook, strict=False):
+        found.append(count_words(x, words, part.cu_seqlens).log1p())
+    return torch.cat(found, dim=1)
 
 
 def fit_codebook(model: GeoJEPA, batches: Batches, rows: np.ndarray) -> None:
@@ -60,10 +84,13 @@ def fit_codebook(model: GeoJEPA, batches: Batches, rows: np.ndarray) -> None:
     rows = rows[:: max(1, -(-len(rows) // MAX_TILES))]
     if len(model.codebook) == 0 or len(rows) == 0:
         return
-    found = [
-        [x.cpu().numpy() for x in latents] for _, latents, _ in _depths(model, batches, rows, None)
-    ]
-    words = [fit_words(np.concatenate(latents)) for latents in zip(*found, strict=True)]
+    found: list[list[np.ndarray]] = [[] for _ in model.codebook]
+    for depths in _depths(model, batches, rows, None):
+        parts = _apart(model, *depths)
+        for number, tokens in enumerate(found):
+            depth, kind = divmod(number, len(parts))
+            tokens.append(parts[kind].latents[depth].cpu().numpy())
+    words = [fit_words(np.concatenate(tokens)) for tokens in found]
     model.codebook.copy_(torch.from_numpy(np.stack(words)))
 
 
@@ -98,7 +125,7 @@ def _depths(
     model: GeoJEPA, batches: Batches, rows: np.ndarray, hide: str | None
 ) -> Iterator[tuple[torch.Tensor, list[torch.Tensor], Batch]]:
     device = next(model.parameters()).device
-    count = max(1, len(model.codebook))
+    count = max(1, len(model.codebook) // len(model.config.token_modalities))
     model.eval()
     rows = np.asarray(rows)
     for start in range(0, len(rows), TILES_PER_BATCH):

@@ -60,8 +60,9 @@ class GeoJEPA(nn.Module):
     Attributes:
         shapes: the frozen network that reads geometries; None where they need none. Its vectors
             come with a batch: give it to `Batches`.
-        codebook: (depths, WORDS, width), the words that an embedding counts, at evenly spaced
-            depths of the encoder; zeros until `fit_codebook`, no depth where the pooling has none.
+        codebook: (depths * modalities, WORDS, width), the words that an embedding counts: at evenly
+            spaced depths of the encoder, those of each modality; zeros until `fit_codebook`, none
+            where the pooling has none.
     """
 
     shapes: GraphNetwork | None
@@ -81,7 +82,7 @@ class GeoJEPA(nn.Module):
         if config.has_geometry_network:
             self.shapes = GraphNetwork(config.geometry_width).requires_grad_(False).eval()
         depths = min(DEPTHS, config.depth) if config.pooling == "counts" else 0
-        words = torch.zeros(depths, WORDS, config.width)
+        words = torch.zeros(depths * len(config.token_modalities), WORDS, config.width)
         self.register_buffer("codebook", words, persistent=depths > 0)
 
     def train(self, mode: bool = True) -> "GeoJEPA":

@@ -40,9 +40,12 @@ class Tokenizer(nn.Module):
         if config.has_geometry:
             is_network = config.has_geometry_network
             features = LAYERS * config.geometry_width if is_network else GEOMETRY_DIM
-            self.geometry = nn.Sequential(nn.Linear(features, width), nn.LayerNorm(width))
+            norm = nn.LayerNorm(width)
+            self.geometry = nn.Sequential(nn.Linear(features, width), norm)
             if config.fusion == "mlp":
                 self.fusion = mlp(2 * width, 2 * width, width)
+            else:
+                nn.init.zeros_(norm.weight)
         self.others = nn.ModuleDict({one.name: one(config) for one in modality_classes(config)})
 
     def forward(self, batch: Batch, drop: str | None = None) -> Tensor:
@@ -70,7 +73,7 @@ class Tokenizer(nn.Module):
         geometry = self.geometry(batch.geometry)
         if drop is not None:
             tags, geometry = (tags * 0, geometry) if drop == "tags" else (tags, geometry * 0)
-        if self.config.fusion == "sum":
+        if self.config.fusion == "gated":
             return tags + geometry
         return self.fusion(torch.cat([tags, geometry], dim=1))
 

@@ -124,7 +124,7 @@ def _ours(modalities: str) -> TrainConfig:
             registers=2,
             geometry="fourier",
             # tags alone are not fused, and keep the digest of the runs that are published
-            fusion="sum" if "g" in modalities else "mlp",
+            fusion="gated" if "g" in modalities else "mlp",
             dropout=0.0,
             pooling="counts",
         ),
