@@ -83,6 +83,16 @@ def test_folds_are_pooled_and_seeds_kept_apart(wide_corpus, tmp_path):
     assert len(weights) == 8
     assert compare_presets(*call).headline().equals(headline)
     assert all(p.stat().st_mtime_ns == at for p, at in weights.items())
+    runs = [tmp_path / "smoke-t" / f"fold0-seed{seed}" for seed in (0, 1)]
+    facts = json.loads((runs[1] / "config.json").read_text())
+    # of a version that had one setting less
+    del facts["train"]["model"]["fusion"]
+    (runs[1] / "config.json").write_text(json.dumps(facts))
+    assert Pretrained(wide_corpus, runs).seeds == (0, 1)
+    facts["train"]["epochs"] = 2
+    (runs[1] / "config.json").write_text(json.dumps(facts))
+    with pytest.raises(GeoJEPAError, match="different settings"):
+        Pretrained(wide_corpus, runs)
 
 
 def test_what_cannot_be_held_out_is_refused(wide_corpus, tmp_path):

@@ -22,7 +22,7 @@ from geojepa.model.config import ModelConfig
 from geojepa.model.embedding import embed_tiles, fit_codebook
 from geojepa.model.jepa import GeoJEPA
 from geojepa.training.checkpoint import load_run, read_config
-from geojepa.training.config import TrainConfig
+from geojepa.training.config import TrainConfig, config_from_dict
 
 
 def find_runs(folder: str | Path) -> list[Path]:
@@ -153,7 +153,7 @@ class Pretrained(Embedding):
             (one["split"]["name"], one["train"]["seed"]): run
             for one, run in zip(facts, runs, strict=True)
         }
-        settings = {json.dumps(one["train"] | {"seed": 0, "fold": 0, "place": ""}) for one in facts}
+        settings = {digest(config_from_dict(one["train"])) for one in facts}
         if len(settings) > 1 or len(self.runs) < len(runs):
             raise GeoJEPAError(
                 f"{runs[0].parent}: holds runs of different settings, or two of one fold and seed; "
