@@ -41,7 +41,7 @@ def test_every_preset_trains_and_resumes(name, tiny_corpus, tmp_path, monkeypatc
     """Two steps, stopped after the first; the small ones end as if they had not been stopped.
 
     To the bit, but with images or the graph network: there a busy machine's products have other
-    last bits now and then, and k-means, where a token lies between two words, other words.
+    last bits now and then, from which k-means makes its words in another order, or a few others.
     """
     config = preset(name)
     assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
@@ -71,6 +71,9 @@ def test_every_preset_trains_and_resumes(name, tiny_corpus, tmp_path, monkeypatc
     near = dict(rtol=1e-4, atol=1e-7) if is_near else dict(rtol=0, atol=0)
     for key, weight in one.items():
         if is_near and key == "codebook":
+            gap = torch.cdist(weight, two[key], compute_mode="donot_use_mm_for_euclid_dist")
+            assert (gap.amin(dim=1) < 1e-3).float().mean() > 0.9
+            assert (gap.amin(dim=2) < 1e-3).float().mean() > 0.9
             continue
         torch.testing.assert_close(
             weight, two[key], **near, msg=lambda said, key=key: f"{key}: {said}"
