@@ -14,8 +14,8 @@ from geojepa.data.corpus import Corpus
 from geojepa.data.prepare import prepare
 from geojepa.data.splits import split, split_by_place, tile_keys
 from geojepa.errors import GeoJEPAError
-from geojepa.evaluation.ablation import TASKS
 from geojepa.evaluation.benchmark import benchmark
+from geojepa.evaluation.results import HEADLINE_SKILL
 from geojepa.evaluation.study import compare_presets, held_cities
 from geojepa.evaluation.systems import Pretrained
 
@@ -145,5 +145,7 @@ def test_notebook_draws_the_comparison(wide_corpus, tmp_path):
 def base_of_fold(run, corpus):
     """Masked skill of one run on the fold that it held out."""
     system = Pretrained(corpus, [run], "alone")
-    results = benchmark([system], corpus, [split(corpus.tiles, 0)], TASKS, (True,), ("LIN",))
+    results = benchmark(
+        [system], corpus, [split(corpus.tiles, 0)], HEADLINE_SKILL, (True,), ("LIN",)
+    )
     return results.headline()["skill"].iloc[0]

@@ -12,7 +12,7 @@ from geojepa.data.splits import screen
 from geojepa.errors import GeoJEPAError
 from geojepa.evaluation.baselines import System, baselines
 from geojepa.evaluation.benchmark import benchmark
-from geojepa.evaluation.results import Results
+from geojepa.evaluation.results import HEADLINE_SKILL, Results
 from geojepa.evaluation.systems import Pretrained, Untrained
 from geojepa.training.config import TrainConfig
 from geojepa.training.loop import pretrain
@@ -20,8 +20,6 @@ from geojepa.training.presets import PRESETS, preset
 
 Changes = Mapping[str, Any]
 
-# the tasks of the headline
-TASKS = ("traffic_signals", "max_speed", "bridge", "car_bridge")
 PROBE = "LIN"
 # the split of rows that are means over cities
 MEAN = "mean of cities"
@@ -129,7 +127,9 @@ def screen_factors(
             folder = Path(out) / slug(name) / f"seed{seed}"
             runs.append(pretrain(corpus, folder, replace(config, seed=seed), device))
         systems.append(Pretrained(corpus, runs, name))
-    return benchmark([*baselines(corpus), *systems], corpus, [part], TASKS, (True,), (PROBE,))
+    return benchmark(
+        [*baselines(corpus), *systems], corpus, [part], HEADLINE_SKILL, (True,), (PROBE,)
+    )
 
 
 def slug(name: str) -> str:

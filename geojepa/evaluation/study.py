@@ -13,7 +13,7 @@ from geojepa.errors import GeoJEPAError
 from geojepa.evaluation.ablation import PROBE
 from geojepa.evaluation.baselines import System, baselines
 from geojepa.evaluation.benchmark import benchmark
-from geojepa.evaluation.results import Results
+from geojepa.evaluation.results import HEADLINE_SKILL, Results
 from geojepa.evaluation.systems import Pretrained, Untrained
 from geojepa.training.loop import pretrain, training_split
 from geojepa.training.presets import preset
@@ -100,7 +100,7 @@ def compare_longer(
         Pretrained(corpus, longer, f"{times} times as long: last"),
         Pretrained(corpus, longer, f"{times} times as long: best", "best"),
     ]
-    return benchmark(systems, corpus, [part], TASKS, (True,), (PROBE,))
+    return benchmark(systems, corpus, [part], HEADLINE_SKILL, (True,), (PROBE,))
 
 
 def _fold_and_place(held: Held) -> tuple[int, str]:
