@@ -9,7 +9,8 @@
 # make check-kernels  compile every kernel for GPUs that need not be here, beside the committed table
 # make check-gpu   the kernels' tests and 50 training steps (CORPUS=..) on a GPU; then bench-kernels
 # make ablations   CORPUS="corpus/a corpus/b" [PRESET=ours-t FACTORS="..;.."]: the recipe, one part
-#                  changed at a time, a run each, into runs/ablations; many hours, goes on
+#                  changed at a time, a run each, into runs/ablations; many hours, goes on;
+#                  DESIGN="half fraction" SEEDS=3 takes four factors and changes them together
 # make study       CORPUS="corpus/a corpus/b" [PRESETS="ours-t;study-t" SEEDS=3]: presets
 #                  trained without each part that they are tested on, into runs/study; many hours,
 #                  goes on; all five folds in turn, FOLDS=0 city by city, TIMES=3 one run longer;
@@ -36,6 +37,7 @@ DEVICE ?= auto
 RUN ?=
 EPOCHS ?= 0
 TIMES ?= 0
+DESIGN ?=
 EARLIER ?=
 BACKBONES ?=
 CITY_SIZE ?= 28
@@ -102,6 +104,7 @@ ablations: $(INSTALLED)
 	@papermill --log-level WARNING -k python3 notebooks/07_ablations.ipynb \
 	    runs/ablations/notebooks/07_ablations.ipynb $(if $(CORPUS),-r corpus "$(CORPUS)") \
 	    $(if $(PRESET),-r preset "$(PRESET)") $(if $(FACTORS),-r factors "$(FACTORS)") \
+	    $(if $(DESIGN),-r design "$(DESIGN)") -p seeds $(SEEDS) \
 	    -p epochs $(EPOCHS) -r device "$(DEVICE)"
 
 study: $(INSTALLED)

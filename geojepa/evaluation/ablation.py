@@ -23,6 +23,8 @@ Changes = Mapping[str, Any]
 PROBE = "LIN"
 # the split of rows that are means over cities
 MEAN = "mean of cities"
+# between the names of factors that one run has together
+TOGETHER = " + "
 
 
 def _alone(strategy: str) -> Changes:
@@ -100,8 +102,9 @@ def screen_factors(
         corpus: the tiles.
         out: folder of the runs, one folder a factor.
         base: the recipe; its fold is held out and not looked at, see `splits.screen`.
-        factors: of `FACTORS`, the recipe among them, or names of presets, which are trained for
-            as many epochs; all that the recipe can be changed by without.
+        factors: of `FACTORS`, the recipe among them, several together with " + " between; or names
+            of presets, which are trained for as many epochs; all that the recipe can be changed by
+            without.
         device: of pretraining.
         seeds: runs of each, from the base's seed on.
 
@@ -109,7 +112,8 @@ def screen_factors(
         GeoJEPAError: an unknown factor.
     """
     factors = tuple(factors) or factors_of(base)
-    unknown = [name for name in factors if name not in FACTORS and name not in PRESETS]
+    alone = [name for name in factors if name not in PRESETS]
+    unknown = [one for name in alone for one in name.split(TOGETHER) if one not in FACTORS]
     if unknown:
         raise GeoJEPAError(
             f"factor {unknown[0]!r}: choose from {', '.join(FACTORS)}, or a preset from "
@@ -119,7 +123,9 @@ def screen_factors(
     numbers = range(base.seed, base.seed + seeds)
     systems: list[System] = [Untrained(corpus, base.model, numbers)]
     for name in factors:
-        config = changed(replace(base, preset=name), FACTORS.get(name, {}))
+        config = replace(base, preset=name)
+        for factor in name.split(TOGETHER):
+            config = changed(config, FACTORS.get(factor, {}))
         if name in PRESETS:
             config = replace(preset(name), epochs=base.epochs, fold=base.fold)
         runs = []

@@ -132,7 +132,7 @@ class Results:
             for measure in ("skill", "average_precision"):
                 if not self._headline_tasks(measure, *about):
                     continue
-                seeds = self._headline(measure, *about)
+                seeds = self.headline_replicates(measure, *about)
                 value, low, high = metrics.interval(_mean(seeds))
                 row |= {measure: value, f"{measure}_low": low, f"{measure}_high": high}
                 row[f"{measure}_spread"] = _spread(seeds)
@@ -161,7 +161,7 @@ class Results:
 
         def values(system: str, probe: str, part: str) -> np.ndarray:
             if task is None:
-                return _mean(self._headline(measure, system, probe, part))
+                return _mean(self.headline_replicates(measure, system, probe, part))
             fits = self._fits(system, probe, part, task, masked, thinned)
             return _mean(self._replicates(fits, measure))
 
@@ -222,7 +222,8 @@ class Results:
         fits = {task: self._fits(system, probe, split, task, True, thin) for task in tasks}
         return [task for task, some in fits.items() if any(some["note"] == "")]
 
-    def _headline(self, measure: str, system: str, probe: str, split: str) -> np.ndarray:
+    def headline_replicates(self, measure: str, system: str, probe: str, split: str) -> np.ndarray:
+        """A headline measure for each seed, on the sample and each of its replicates: (S, R)."""
         thin = _headline_part(measure)[1]
         parts = [
             self._replicates(self._fits(system, probe, split, task, True, thin), measure)

@@ -1,8 +1,11 @@
 """Differences from a recipe as figures: of its changes, of other systems, city by city."""
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from geojepa.evaluation.ablation import MEAN
@@ -49,15 +52,41 @@ def plot_factors(table: pd.DataFrame, base: str = "recipe") -> Figure:
         axis.locator_params(axis="x", nbins=5)
         for chosen, colour in ((~is_run, GREY), (is_run, BLUE)):
             chosen = chosen & ~beyond
-            part = rows[chosen]
-            low, high = part[f"{measure}_low"], part[f"{measure}_high"]
-            axis.hlines(place[chosen], low, high, color=colour, lw=1.2)
-            axis.plot(part[f"{measure}_difference"], place[chosen], "o", color=colour, ms=4)
-        axis.axvline(0, color="black", lw=0.8)
-        axis.grid(axis="x", lw=0.4)
+            _draw(axis, rows[chosen], measure, place[chosen], colour)
         axis.set(title=title, xlabel=f"minus {name}")
     axes[0][0].set_yticks(place, names)
     return figure
+
+
+def plot_effects(table: pd.DataFrame) -> Figure:
+    """Effects of four factors with their 95 % intervals in blue, those of their pairs in grey.
+
+    Args:
+        table: of `factorial.effects`.
+    """
+    rows = table[::-1]
+    is_pair = (rows["effect"].str.len() > 1).to_numpy()
+    names = rows["effect"].where(is_pair, rows["effect"] + "   " + rows["system"])
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH + 1, 1.2 + 0.26 * len(rows)), sharey=True)
+    place = np.arange(len(rows))
+    for axis, (measure, title) in zip(axes, HEADLINE_NAMES.items(), strict=True):
+        for chosen, colour in ((is_pair, GREY), (~is_pair, BLUE)):
+            _draw(axis, rows[chosen], measure, place[chosen], colour)
+        axis.locator_params(axis="x", nbins=5)
+        axis.set(title=title, xlabel="runs with it minus runs without")
+    axes[0].set_yticks(place, names)
+    return figure
+
+
+def _draw(
+    axis: Axes, rows: pd.DataFrame, measure: str, place: Sequence[int] | np.ndarray, colour: str
+) -> None:
+    """Differences and their intervals, each on its line, around a black zero."""
+    low, high = rows[f"{measure}_low"], rows[f"{measure}_high"]
+    axis.hlines(place, low, high, color=colour, lw=1.2)
+    axis.plot(rows[f"{measure}_difference"], place, "o", color=colour, ms=4)
+    axis.axvline(0, color="black", lw=0.8)
+    axis.grid(axis="x", lw=0.4)
 
 
 def plot_cities(table: pd.DataFrame, base: str) -> Figure:
@@ -71,6 +100,9 @@ def plot_cities(table: pd.DataFrame, base: str) -> Figure:
     """
     rows = table[~table["system"].isin((base, *FAR)) & table["skill_difference"].notna()]
     rows = rows.assign(label=label(rows), city=rows["split"].str.removeprefix("place "))
+    # the table has the others minus the preset
+    numbers = rows.columns[rows.columns.str.endswith(("_difference", "_low", "_high"))]
+    rows[numbers] *= -1
     others = list(dict.fromkeys(rows["label"]))
     cities = list(dict.fromkeys(rows["city"]))[::-1]
     figure, axes = plt.subplots(
@@ -86,12 +118,7 @@ def plot_cities(table: pd.DataFrame, base: str) -> Figure:
             for is_mean, colour in ((False, BLUE), (True, "black")):
                 part = rows[(rows["label"] == other) & ((rows["city"] == MEAN) == is_mean)]
                 place = [cities.index(city) for city in part["city"]]
-                # the table has the other minus the preset
-                ends = -part[f"{measure}_high"], -part[f"{measure}_low"]
-                axis.hlines(place, *ends, color=colour, lw=1.2)
-                axis.plot(-part[f"{measure}_difference"], place, "o", color=colour, ms=4)
-            axis.axvline(0, color="black", lw=0.8)
-            axis.grid(axis="x", lw=0.4)
+                _draw(axis, part, measure, place, colour)
             axis.set(title=other.replace(" \N{MIDDLE DOT} ", "\n"))
         line[0].set_xlabel(f"gained in {title[0].lower() + title[1:]}", loc="left")
     axes[0][0].set_yticks(range(len(cities)), cities)
