@@ -6,7 +6,7 @@ import pytest
 
 from geojepa.data.city import build_city
 from geojepa.data.corpus import Corpus
-from geojepa.data.labels import TASKS, paper_kept
+from geojepa.data.labels import HEADLINE_PRECISION, HEADLINE_SKILL, TASKS, paper_kept
 from geojepa.data.prepare import prepare
 from geojepa.data.splits import split, split_by_place, tile_keys
 from geojepa.errors import GeoJEPAError
@@ -15,7 +15,7 @@ from geojepa.evaluation import metrics
 from geojepa.evaluation.ablation import MEAN, factor_table
 from geojepa.evaluation.baselines import Baseline, Count, Dummy, TagCount, TagPool, baselines
 from geojepa.evaluation.benchmark import benchmark
-from geojepa.evaluation.results import HEADLINE_PRECISION, HEADLINE_SKILL, MEASURES, Results
+from geojepa.evaluation.results import MEASURES, Results
 from geojepa.model.tags import TagTable
 
 

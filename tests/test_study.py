@@ -11,11 +11,11 @@ from papermill import execute_notebook
 
 from geojepa.data.city import build_city
 from geojepa.data.corpus import Corpus
+from geojepa.data.labels import HEADLINE_SKILL
 from geojepa.data.prepare import prepare
 from geojepa.data.splits import split, split_by_place, tile_keys
 from geojepa.errors import GeoJEPAError
 from geojepa.evaluation.benchmark import benchmark
-from geojepa.evaluation.results import HEADLINE_SKILL
 from geojepa.evaluation.study import compare_presets, held_cities
 from geojepa.evaluation.systems import Pretrained
 

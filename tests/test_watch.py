@@ -8,15 +8,16 @@ import pytest
 import torch
 
 from geojepa.data.corpus import Corpus
+from geojepa.data.labels import HEADLINE_SKILL
 from geojepa.data.splits import split
 from geojepa.model.batch import Batches
 from geojepa.training import loop
+from geojepa.training import watch as watching
 from geojepa.training.checkpoint import Best, load_run, load_tensors
 from geojepa.training.presets import preset
 from geojepa.training.sampling import masks_of_step
 from geojepa.training.watch import (
     DELTA,
-    TASKS,
     lidar,
     probe,
     seen_twice,
@@ -145,7 +146,7 @@ def test_no_test_tile_is_looked_at(run, wide_corpus):
     model = load_run(run)[0]
     spoilt = Corpus.open(wide_corpus.paths)
     rows = np.setdiff1d(np.arange(len(spoilt)), np.concatenate([parts.train, parts.validation]))
-    for task in TASKS:
+    for task in HEADLINE_SKILL:
         column = spoilt.tiles[task].astype(float)
         column.iloc[rows] = 1e6
         spoilt.tiles[task] = column
@@ -154,6 +155,39 @@ def test_no_test_tile_is_looked_at(run, wide_corpus):
         for corpus in (wide_corpus, spoilt)
     ]
     assert found[0] == found[1] is not None
+
+
+def test_what_is_watched_is_spread_over_all_held_tiles(run, wide_corpus, monkeypatch):
+    """Rows of a corpus come place by place: the first ones would speak of one city alone."""
+    monkeypatch.setattr(watching, "VIEWED", 4)
+    monkeypatch.setattr(watching, "MAX_TILES", 8)
+    parts = split(wide_corpus.tiles, 0)
+    asked: list[np.ndarray] = []
+
+    class Recorded(Batches):
+        def __call__(self, rows, hide=None):
+            asked.append(np.searchsorted(parts.validation, rows[np.isin(rows, parts.validation)]))
+            return super().__call__(rows, hide)
+
+    model, config, _ = load_run(run)
+    watch(model, Recorded(wide_corpus, config.model), config, parts.train, parts.validation)
+    asked = [places for places in asked if len(places)]
+    assert len(asked) > 4
+    assert all(places.max() >= len(parts.validation) / 2 for places in asked)
+    assert all(len(places) <= 8 for places in asked)
+
+
+def test_no_probe_where_no_tile_is_held_out(wide_corpus, tmp_path):
+    config = replace(TINY, fold=-1, epochs=1)
+    run = loop.pretrain(wide_corpus, tmp_path / "run", config, "cpu")
+    (row,) = [
+        row
+        for line in (run / "metrics.jsonl").read_text().splitlines()
+        if "effective_rank" in (row := json.loads(line))
+    ]
+    assert "probe" not in row
+    facts = json.loads((run / "config.json").read_text())["best"]
+    assert facts["measure"] == "effective_rank"
 
 
 def test_best_so_far_outlives_the_process(run, tmp_path):

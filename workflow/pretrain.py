@@ -1,6 +1,5 @@
 """One pretraining run of the workflow: a stopped one goes on, one of other settings goes away."""
 
-import json
 import shutil
 import sys
 from dataclasses import replace
@@ -8,8 +7,7 @@ from pathlib import Path
 
 from geojepa.data.corpus import Corpus
 from geojepa.errors import GeoJEPAError
-from geojepa.training.checkpoint import read_config
-from geojepa.training.config import config_to_dict
+from geojepa.training.checkpoint import read_config, settings_of
 from geojepa.training.loop import pretrain
 from geojepa.training.presets import preset
 
@@ -24,8 +22,7 @@ try:
     corpus = Corpus.open(job.params.corpus)
     if (folder / "config.json").exists():
         facts = read_config(folder)
-        wanted = json.loads(json.dumps(config_to_dict(config)))
-        if facts["train"] != wanted or facts["corpus"]["hash"] != corpus.hash:
+        if settings_of(facts) != config or facts["corpus"]["hash"] != corpus.hash:
             print(f"{folder}: held a run of other settings; starting anew", flush=True)
             shutil.rmtree(folder)
     pretrain(corpus, folder, config, job.config["device"])

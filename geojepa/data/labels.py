@@ -18,6 +18,9 @@ from geojepa.data.grid import Grid, code_of_cells, to_units
 from geojepa.data.meaning import HIDDEN, LEFT, TASKS, Says, says
 from geojepa.data.vocabulary import Tagging
 
+# of the headline: in the mean of skills; in that of precisions, which a tile can lack
+HEADLINE_SKILL = ("traffic_signals", "max_speed", "bridge", "car_bridge")
+HEADLINE_PRECISION = ("traffic_signals", "bridge", "car_bridge")
 # the task whose masked version is the same
 SAME_VIEW: dict[str | None, str] = {"car_bridge": "bridge"}
 RULES = ("exact", "paper")

@@ -8,11 +8,12 @@ from typing import Any
 import pandas as pd
 
 from geojepa.data.corpus import Corpus
+from geojepa.data.labels import HEADLINE_SKILL
 from geojepa.data.splits import screen
 from geojepa.errors import GeoJEPAError
 from geojepa.evaluation.baselines import System, baselines
 from geojepa.evaluation.benchmark import benchmark
-from geojepa.evaluation.results import HEADLINE_SKILL, Results
+from geojepa.evaluation.results import Results
 from geojepa.evaluation.systems import Pretrained, Untrained
 from geojepa.training.config import TrainConfig
 from geojepa.training.loop import pretrain

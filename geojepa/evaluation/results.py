@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from geojepa.data.labels import HEADLINE_PRECISION, HEADLINE_SKILL
 from geojepa.errors import GeoJEPAError
 from geojepa.evaluation import metrics
 from geojepa.files import whole
 
-HEADLINE_SKILL = ("traffic_signals", "max_speed", "bridge", "car_bridge")
-HEADLINE_PRECISION = ("traffic_signals", "bridge", "car_bridge")
 MEASURES: dict[str, tuple[metrics.Metric, tuple[str, ...]]] = {
     "mae": (metrics.mae, ("label", "value")),
     "skill": (metrics.skill, ("label", "value", "constant")),

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from geojepa.data.corpus import Corpus
-from geojepa.data.labels import TASKS
+from geojepa.data.labels import HEADLINE_SKILL, TASKS
 from geojepa.data.splits import Split, cities
 from geojepa.errors import GeoJEPAError
 from geojepa.evaluation.ablation import PROBE
 from geojepa.evaluation.baselines import System, baselines
 from geojepa.evaluation.benchmark import benchmark
-from geojepa.evaluation.results import HEADLINE_SKILL, Results
+from geojepa.evaluation.results import Results
 from geojepa.evaluation.systems import Pretrained, Untrained
 from geojepa.training.loop import pretrain, training_split
 from geojepa.training.presets import preset

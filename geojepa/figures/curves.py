@@ -37,12 +37,13 @@ def loss_by_strategy(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot_curves(metrics: pd.DataFrame) -> Figure:
-    """Eight panels over the steps: losses by strategy, gradients, what is watched, schedules."""
-    figure, axes = plt.subplots(2, 4, figsize=(WIDTH + 5, 5.2), sharex=True)
+    """Ten panels over the steps: losses, gradients, masks, what is watched, schedules."""
+    figure, axes = plt.subplots(2, 5, figsize=(WIDTH + 8, 5.2), sharex=True)
     _by_strategy(axes[0, 0], metrics, "prediction", "Prediction loss (smooth L1)")
     _by_strategy(axes[0, 1], metrics, "regulariser", "Regulariser (25 variance + covariance)")
     axes[0, 0].legend(title="masks", title_fontsize=9)
-    norm = axes[0, 2]
+    _of_modalities(axes[0, 2], metrics)
+    norm = axes[0, 3]
     norm.plot(metrics["step"], metrics["gradient_norm"], ".", color=GREY, ms=2, alpha=0.5)
     norm.plot(metrics["step"], smooth(metrics["gradient_norm"]), color=RED)
     norm.set(title="Gradient norm, before clipping", yscale="log")
@@ -56,19 +57,20 @@ def plot_curves(metrics: pd.DataFrame) -> Figure:
     axes[1, 0].set_ylim(0, 1.8 * axes[1, 0].get_ylim()[1])
     _watched(axes[1, 1], metrics, {"probe": "R²"}, "Probe, masked, validation tiles")
     _watched(axes[1, 2], metrics, {"agreement": "cosine"}, "Student and teacher, cosine")
-    axes[0, 3].plot(metrics["step"], metrics["learning_rate"], color=BLUE)
-    axes[0, 3].set(title="Learning rate", ylim=(0, None))
-    axes[1, 3].plot(metrics["step"], 1 - metrics["momentum"], color=BLUE)
-    axes[1, 3].set(title="Teacher: 1 − momentum", yscale="log")
+    _shares(axes[1, 3], metrics)
+    axes[0, 4].plot(metrics["step"], metrics["learning_rate"], color=BLUE)
+    axes[0, 4].set(title="Learning rate", ylim=(0, None))
+    axes[1, 4].plot(metrics["step"], 1 - metrics["momentum"], color=BLUE)
+    axes[1, 4].set(title="Teacher: 1 − momentum", yscale="log")
     for axis in axes[1]:
         axis.set_xlabel("step")
     return figure
 
 
-def smooth(values: pd.Series) -> pd.Series:
-    """Running median over a twentieth of the values."""
+def smooth(values: pd.Series, how: str = "median") -> pd.Series:
+    """Running median, or mean, over a twentieth of the values."""
     window = max(1, len(values) // 20)
-    return values.rolling(window, center=True, min_periods=1).median()
+    return values.rolling(window, center=True, min_periods=1).agg(how)
 
 
 def _watched(axis: Axes, metrics: pd.DataFrame, names: dict[str, str], title: str) -> None:
@@ -81,6 +83,27 @@ def _watched(axis: Axes, metrics: pd.DataFrame, names: dict[str, str], title: st
         axis.legend(loc="upper right", handlelength=1)
     axis.set(title=title)
     axis.margins(y=0.1)
+
+
+def _of_modalities(axis: Axes, metrics: pd.DataFrame) -> None:
+    """The prediction loss of each modality's tokens, where it has targets."""
+    prefix = "prediction_"
+    names = [name for name in metrics if name.startswith(prefix)]
+    for name, colour in zip(names, (BLUE, ORANGE, GREEN, PINK), strict=False):
+        part = metrics.dropna(subset=name)
+        axis.plot(part["step"], smooth(part[name]), color=colour, label=name[len(prefix) :])
+    axis.legend(loc="upper right")
+    axis.set(title="Prediction loss by modality", ylim=(0, None))
+
+
+def _shares(axis: Axes, metrics: pd.DataFrame) -> None:
+    """How many of a step's tokens are context, and how many are in one target set."""
+    for name, colour in (("context_share", BLUE), ("target_share", ORANGE)):
+        values = 100 * metrics[name]
+        axis.plot(metrics["step"], values, ".", color=colour, ms=2, alpha=0.35)
+        axis.plot(metrics["step"], smooth(values, "mean"), color=colour, label=name.split("_")[0])
+    axis.legend(loc="upper right")
+    axis.set(title="Masks: % of the tokens", ylim=(0, 100))
 
 
 def _by_strategy(axis: Axes, metrics: pd.DataFrame, term: str, title: str) -> None:

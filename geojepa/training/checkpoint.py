@@ -155,9 +155,9 @@ def load_run(
     return model.eval(), config, facts
 
 
-def load(run: str | Path) -> GeoJEPA:
+def load(run: str | Path, weights: Literal["last", "best"] = "last") -> GeoJEPA:
     """The model of a finished run, in evaluation mode; see `load_run`."""
-    return load_run(run)[0]
+    return load_run(run, weights)[0]
 
 
 def read_config(folder: Path) -> dict:
@@ -187,7 +187,7 @@ def is_new_run(out: Path, facts: dict) -> bool:
     wanted = json.loads(json.dumps(facts))
     found = read_config(out)
     for part in facts:
-        if part == "train" and _settings_of(found) == _settings_of(wanted):
+        if part == "train" and settings_of(found) == settings_of(wanted):
             continue
         if found.get(part) != wanted[part]:
             raise GeoJEPAError(
@@ -197,7 +197,7 @@ def is_new_run(out: Path, facts: dict) -> bool:
     return False
 
 
-def _settings_of(facts: dict) -> TrainConfig | None:
+def settings_of(facts: dict) -> TrainConfig | None:
     """Settings with what they lack at its default: a run from before a setting existed goes on."""
     try:
         return config_from_dict(facts["train"])

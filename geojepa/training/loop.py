@@ -108,7 +108,7 @@ def pretrain(
         if model.shapes is not None:
             _first_stage(corpus, rows, model.shapes, config, out, here)
         batches = Batches(corpus, config.model, model.shapes)
-        watched = (parts.validation if parts and len(parts.validation) else rows)[:256]
+        watched = parts.validation if parts and len(parts.validation) else rows
         _train(Run(out, config, model, batches, rows, watched, here, tensorboard))
     return out
 

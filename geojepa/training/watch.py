@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
-from geojepa.data.labels import SAME_VIEW
+from geojepa.data.labels import HEADLINE_SKILL, SAME_VIEW
 from geojepa.model.batch import Batches
 from geojepa.model.embedding import embed_tiles, fit_codebook
 from geojepa.model.jepa import GeoJEPA
@@ -20,8 +20,6 @@ from geojepa.training.config import TrainConfig
 from geojepa.training.rank import effective_rank
 from geojepa.training.sampling import masks_of_step
 
-# those of the headline
-TASKS = ("traffic_signals", "max_speed", "bridge", "car_bridge")
 MAX_TILES = 192
 # of LiDAR: draws of masks, tiles, and what is added to the scatter within a class
 VIEWS, VIEWED, DELTA = 4, 32, 1e-4
@@ -37,16 +35,18 @@ def watch(
         batches: of its corpus.
         config: of the run.
         train: rows of training tiles, which fit the probe.
-        held: rows of validation tiles, which everything is measured on.
+        held: rows of validation tiles, which everything is measured on, evenly spaced; training
+            tiles where there are none, and no probe.
 
     Returns:
         effective_rank (RankMe) of tiles; token_rank of their tokens; lidar of tiles; token_lidar;
         agreement, the mean cosine of the student's and the teacher's tokens; probe, see `probe`,
         where it can be had.
     """
+    is_unseen = not np.isin(held, train).any()
     train, held = _some(train, MAX_TILES), _some(held, MAX_TILES)
     fit_codebook(model, batches, train)
-    batch = batches(held[:32]).to(next(model.parameters()).device)
+    batch = batches(_some(held, VIEWED)).to(next(model.parameters()).device)
     model.eval()
     with torch.no_grad():
         teacher, student = model.teacher(batch), model.student(batch)
@@ -58,7 +58,7 @@ def watch(
         "token_lidar": lidar(tokens),
         "agreement": float(F.cosine_similarity(student, teacher).mean()),
     }
-    score = probe(model, batches, train, held)
+    score = probe(model, batches, train, held) if is_unseen else None
     model.train()
     return found if score is None else found | {"probe": score}
 
@@ -76,7 +76,7 @@ def probe(model: GeoJEPA, batches: Batches, train: np.ndarray, held: np.ndarray)
     parts = train, held
     scores = []
     features: dict[str, tuple[np.ndarray, ...]] = {}
-    for task in TASKS:
+    for task in HEADLINE_SKILL:
         label = batches.corpus.tiles[task].to_numpy(float)
         known = [np.isfinite(label[rows]) for rows in parts]
         y, y_held = (label[rows][is_known] for rows, is_known in zip(parts, known, strict=True))
@@ -103,7 +103,7 @@ def student_views(
         (VIEWS, T, width): the mean token of each tile under each draw; and (2, n, width): each
         token that is context in two draws or more, under the first two of them.
     """
-    batch = batches(rows[:VIEWED]).to(next(model.parameters()).device)
+    batch = batches(_some(rows, VIEWED)).to(next(model.parameters()).device)
     content = model.student.tokenizer(batch) + model.student.position(batch.box, batch.modality)
     tiles = []
     tokens = content.new_zeros(VIEWS, *content.shape, dtype=torch.float32)
