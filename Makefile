@@ -7,7 +7,8 @@
 # make bench-kernels  how fast the GPU kernels are beside every alternative, into results/kernels;
 #                  needs a CUDA GPU; under ten minutes (OUT=.., OPERATIONS=..)
 # make check-kernels  compile every kernel for GPUs that need not be here, beside the committed table
-# make check-gpu   the kernels' tests and 50 training steps (CORPUS=..) on a GPU; then bench-kernels
+# make check-gpu   on a GPU (CORPUS=..): the kernels' tests, 50 training steps beside the CPU's, the rate
+#                  of training; then bench-kernels
 # make ablations   CORPUS="corpus/a corpus/b" [PRESET=ours-t FACTORS="..;.."]: the recipe, one part
 #                  changed at a time, a run each, into runs/ablations; many hours, goes on;
 #                  DESIGN="half fraction" SEEDS=3 takes four factors and changes them together
