@@ -59,7 +59,7 @@ def prepare(
     run(extracts, out, footprints, imagery, credit, simplify, processes)
     if features:
         from geojepa.data.corpus import Corpus
-        from geojepa.model.feature_cache import geometry_features, tag_features
+        from geojepa.model.frozen import geometry_features, tag_features
 
         corpus = Corpus.open(out)
         if "geometry" in features:

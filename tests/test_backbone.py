@@ -13,7 +13,7 @@ from PIL import Image
 from geojepa.data.corpus import Corpus
 from geojepa.errors import GeoJEPAError
 from geojepa.model.backbone import Backbone, token_reader
-from geojepa.model.feature_cache import patch_features
+from geojepa.model.frozen import patch_features
 from geojepa.model.preprocessing import Preprocessing
 
 transformers = pytest.importorskip("transformers", reason="needs geojepa[vision]")

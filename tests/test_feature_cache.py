@@ -14,8 +14,9 @@ from geojepa.__main__ import main
 from geojepa.data.corpus import Corpus
 from geojepa.data.labels import TASKS
 from geojepa.data.prepare import prepare
-from geojepa.model import feature_cache
-from geojepa.model.feature_cache import Rows, geometry_features, patch_features, tag_features
+from geojepa.model import frozen
+from geojepa.model.feature_cache import Rows
+from geojepa.model.frozen import geometry_features, patch_features, tag_features
 from geojepa.model.geometry import encode_geometries
 from geojepa.model.tags import TagTable, entity_tag_embeddings
 
@@ -23,7 +24,7 @@ from geojepa.model.tags import TagTable, entity_tag_embeddings
 SCRIPT = """
 import sys
 from geojepa.data.corpus import Corpus
-from geojepa.model.feature_cache import geometry_features
+from geojepa.model.frozen import geometry_features
 geometry_features(Corpus.open(sys.argv[1]))
 """
 
@@ -71,7 +72,7 @@ def counted(monkeypatch) -> list[int]:
         calls.append(len(geometry))
         return encode_geometries(geometry, box)
 
-    monkeypatch.setattr(feature_cache, "encode_geometries", encode)
+    monkeypatch.setattr(frozen, "encode_geometries", encode)
     return calls
 
 
@@ -99,7 +100,7 @@ def shuffled(corpus: Corpus) -> np.ndarray:
 
 
 def test_features_equal_direct_computation(corpus, monkeypatch):
-    monkeypatch.setattr(feature_cache, "_LOT_IMAGES", 5)
+    monkeypatch.setattr(frozen, "LOT_IMAGES", 5)
     rows = shuffled(corpus)
     entity = corpus.read(rows).entity
     for _ in range(2):
@@ -123,7 +124,7 @@ def test_features_are_mapped_and_never_written(corpus):
     assert json.loads(npy.with_suffix(".json").read_text()) == {
         "kind": "geometry",
         "corpus": corpus.hash,
-        "encoder": f"fourier {feature_cache.ENCODER_VERSION}",
+        "encoder": f"fourier {frozen.ENCODER_VERSION}",
         "dtype": "float32",
         "shape": list(plain.shape),
     }
@@ -211,7 +212,7 @@ def test_another_encoder_and_another_corpus_have_files_of_their_own(corpus, twin
     # the same numbers, given to other tags
     tag_features(corpus, replace(table, tags=tuple(reversed(table.tags))))
     geometry_features(corpus)
-    monkeypatch.setattr(feature_cache, "ENCODER_VERSION", 1000)
+    monkeypatch.setattr(frozen, "ENCODER_VERSION", 1000)
     geometry_features(corpus)
     first = {path.name for path in files(corpus)}
     assert len(first) == 10
@@ -227,12 +228,12 @@ def test_joined_corpora_read_the_files_of_each(corpus, twin, counted):
     rows = shuffled(joined)
     entity = joined.read(rows).entity
     found = geometry_features(joined)
-    assert found.shape == (sum(both), feature_cache.GEOMETRY_DIM)
+    assert found.shape == (sum(both), frozen.GEOMETRY_DIM)
     np.testing.assert_allclose(found[entity], direct_geometry(joined, rows), atol=1e-6)
     # the tags of the twin have other numbers in the joint vocabulary
     tags = tag_features(joined)[entity]
     np.testing.assert_allclose(tags, direct_tags(joined, rows), rtol=1e-3, atol=1e-3)
-    assert found[np.empty(0, int)].shape == (0, feature_cache.GEOMETRY_DIM)
+    assert found[np.empty(0, int)].shape == (0, frozen.GEOMETRY_DIM)
     assert len(counted) == computed
     assert len(patch_features(joined, MeanColour())) == 4 * int(joined.has_image.sum())
 
@@ -282,7 +283,7 @@ def test_two_processes_at_once_leave_one_whole_file(corpus, monkeypatch):
         theirs.append(geometry_features(corpus))
         return encode_geometries(geometry, box)
 
-    monkeypatch.setattr(feature_cache, "encode_geometries", encode)
+    monkeypatch.setattr(frozen, "encode_geometries", encode)
     ours = everything(geometry_features(corpus))
     assert len(theirs) == 1
     np.testing.assert_array_equal(ours, everything(theirs[0]))

@@ -16,7 +16,7 @@ from geojepa.data.graphs import geometry_graphs
 from geojepa.errors import GeoJEPAError
 from geojepa.model.batch import Batches
 from geojepa.model.config import ModelConfig
-from geojepa.model.feature_cache import geometry_features
+from geojepa.model.frozen import geometry_features
 from geojepa.model.graph_network import GraphNetwork, encode_by_network, graph_batch
 from geojepa.training.checkpoint import load_run
 from geojepa.training.geometry import Field, Lot, pretrain_geometry

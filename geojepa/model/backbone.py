@@ -18,7 +18,7 @@ from torch import Tensor
 
 from geojepa.data.corpus import Corpus
 from geojepa.errors import GeoJEPAError
-from geojepa.model.feature_cache import patch_features
+from geojepa.model.frozen import patch_features
 from geojepa.model.modalities import PATCH, patch_boxes
 from geojepa.model.preprocessing import Preprocessing
 from geojepa.model.pretrained import no_transformer, read_pretrained

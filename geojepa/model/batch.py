@@ -12,7 +12,7 @@ from torch import Tensor
 from geojepa.data.corpus import Corpus
 from geojepa.errors import GeoJEPAError
 from geojepa.model.config import ModelConfig
-from geojepa.model.feature_cache import geometry_features
+from geojepa.model.frozen import geometry_features
 from geojepa.model.graph_network import GraphNetwork
 from geojepa.model.modalities import modality_classes
 from geojepa.model.tags import TagTable
