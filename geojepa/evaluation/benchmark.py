@@ -218,13 +218,16 @@ class _Features:
         self.views: dict[str | None, np.ndarray] = {}
 
     def get(self, system: System, hide: str | None, split: Split, seed: int) -> np.ndarray:
-        """Features (all tiles, F), zeros where a tile is not usable."""
+        """Features (all tiles, F), zeros where a tile is not usable, or in no part of its split."""
         owner = (system.name, seed, split.name if system.per_split else "")
         if owner != self.owner:
             self.owner, self.views = owner, {}
         if hide not in self.views:
-            found = system.features(self.corpus.usable, hide, split, seed)
+            rows = self.corpus.usable
+            if system.per_split:
+                rows = np.intersect1d(rows, [*split.train, *split.validation, *split.test])
+            found = system.features(rows, hide, split, seed)
             whole = np.zeros((len(self.corpus.tiles), found.shape[1]), np.float32)
-            whole[self.corpus.usable] = found
+            whole[rows] = found
             self.views[hide] = whole
         return self.views[hide]
