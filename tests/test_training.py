@@ -29,7 +29,7 @@ from geojepa.training.loop import pretrain
 from geojepa.training.presets import preset
 from geojepa.training.rank import effective_rank
 from geojepa.training.sampling import masks_of_step
-from geojepa.training.schedule import optimizer_of, set_schedules
+from geojepa.training.schedule import learning_rate, optimizer_of, set_schedules
 
 MODEL = ModelConfig(
     "gti", width=32, depth=1, heads=2, predictor_width=16, predictor_depth=1, predictor_heads=1
@@ -225,6 +225,14 @@ def test_schedules_at_their_ends():
     assert set_schedules(optimizer, config, 1.0) == config.momentum[1]
     assert optimizer.param_groups[0]["weight_decay"] == config.weight_decay[1]
     assert optimizer.param_groups[1]["weight_decay"] == 0
+
+
+def test_the_rate_stays_until_its_cooldown():
+    config = replace(TINY, learning_rate=1e-3, warm_up=0.1, cooldown=0.2)
+    middle = (config.learning_rate + config.final_learning_rate) / 2
+    rates = [learning_rate(config, progress) for progress in (0.05, 0.1, 0.5, 0.8, 0.9, 1.0)]
+    assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 1e-3, middle, config.final_learning_rate])
+    assert learning_rate(replace(config, cooldown=0.0), 1.0) == config.learning_rate
 
 
 def test_unknown_preset_is_one_line():
