@@ -17,6 +17,7 @@ from geojepa.evaluation.ablation import (
     factor_table,
     factors_of,
     screen_factors,
+    settings_named,
     slug,
 )
 from geojepa.training.presets import preset
@@ -49,6 +50,17 @@ def test_each_factor_changes_its_settings_and_nothing_else(name):
         old = getattr(getattr(base, part) if part else base, last)
         undone = changed(undone, {setting: old})
     assert undone == base
+
+
+def test_a_name_may_change_a_preset():
+    assert settings_named("ours-t") == preset("ours-t")
+    name = "ours-t + rate: no cooldown + encoder: dropout"
+    model = replace(preset("ours-t").model, dropout=0.1)
+    expected = replace(preset("ours-t"), preset=name, cooldown=0.0, model=model)
+    assert settings_named(name) == expected
+    for wrong in ("ours-x", "ours-t + nothing", "rate: no cooldown"):
+        with pytest.raises(GeoJEPAError, match="choose"):
+            settings_named(wrong)
 
 
 def test_folders_of_factors_differ():

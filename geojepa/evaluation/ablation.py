@@ -87,6 +87,21 @@ def changed(config: TrainConfig, changes: Changes) -> TrainConfig:
     return config
 
 
+def settings_named(name: str) -> TrainConfig:
+    """Settings of a preset, or of one that is changed by factors: "ours-t + input: no position".
+
+    Raises:
+        GeoJEPAError: there is no such preset or factor.
+    """
+    first, *factors = name.split(TOGETHER)
+    config = preset(first)
+    for factor in factors:
+        if factor not in FACTORS:
+            raise GeoJEPAError(f"factor {factor!r}: choose from {', '.join(FACTORS)}")
+        config = changed(config, FACTORS[factor])
+    return replace(config, preset=name)
+
+
 def screen_factors(
     corpus: Corpus,
     out: str | Path,

@@ -10,13 +10,12 @@ from geojepa.data.corpus import Corpus
 from geojepa.data.labels import HEADLINE_SKILL, TASKS
 from geojepa.data.splits import Split, cities
 from geojepa.errors import GeoJEPAError
-from geojepa.evaluation.ablation import PROBE
+from geojepa.evaluation.ablation import PROBE, settings_named, slug
 from geojepa.evaluation.baselines import System, baselines
 from geojepa.evaluation.benchmark import benchmark
 from geojepa.evaluation.results import Results
 from geojepa.evaluation.systems import Pretrained, Untrained
 from geojepa.training.loop import pretrain, training_split
-from geojepa.training.presets import preset
 
 Held = int | str
 
@@ -50,17 +49,17 @@ def compare_presets(
     Args:
         corpus: the tiles.
         out: folder of the runs: `<preset>/<held out>-seed<n>/`.
-        names: of presets.
+        names: of presets, also with factors changed: see `settings_named`.
         held: what is held out and tested on: numbers of folds, which are pooled, or cities.
         seeds: of pretraining, for each preset and each part held out.
         epochs: of every run; 0 for those of the first preset.
         device: of pretraining.
     """
-    epochs = epochs or preset(names[0]).epochs
+    epochs = epochs or settings_named(names[0]).epochs
     splits = [_split(corpus, part) for part in held]
-    systems: list[System] = [Untrained(corpus, preset(names[0]).model, seeds)]
+    systems: list[System] = [Untrained(corpus, settings_named(names[0]).model, seeds)]
     for name in names:
-        folder = Path(out) / name
+        folder = Path(out) / slug(name)
         runs = [
             _train(corpus, folder, name, part, seed, epochs, device)
             for part in held
@@ -90,10 +89,10 @@ def compare_longer(
         epochs: of a usual run; 0 for those of the preset.
         times: how many times as long the longer one is.
     """
-    epochs = epochs or preset(name).epochs
+    epochs = epochs or settings_named(name).epochs
     part = _split(corpus, held)
-    usual = [_train(corpus, Path(out) / name, name, held, n, epochs, device) for n in seeds]
-    folder = Path(out) / f"{name}-{times}-times"
+    usual = [_train(corpus, Path(out) / slug(name), name, held, n, epochs, device) for n in seeds]
+    folder = Path(out) / f"{slug(name)}-{times}-times"
     longer = [_train(corpus, folder, name, held, seeds[0], times * epochs, device)]
     systems: list[System] = [
         Pretrained(corpus, usual, name),
@@ -118,5 +117,5 @@ def _train(
     corpus: Corpus, out: Path, name: str, held: Held, seed: int, epochs: int, device: str
 ) -> Path:
     fold, place = _fold_and_place(held)
-    config = replace(preset(name), epochs=epochs, seed=seed, fold=fold, place=place)
+    config = replace(settings_named(name), epochs=epochs, seed=seed, fold=fold, place=place)
     return pretrain(corpus, out / f"{place or f'fold{fold}'}-seed{seed}", config, device)
