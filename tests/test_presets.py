@@ -190,7 +190,7 @@ def test_what_contradicts_itself_is_refused():
 def test_a_retired_setting_is_forgotten_where_it_did_nothing():
     config = preset("ours-t")
     values = config_to_dict(config)
-    values["model"] |= {"numbers": False, "target_depths": 1}
+    values["model"] |= {"numbers": False, "target_depths": 1, "targets": "teacher"}
     values["loss"] |= {"context_weight": 0.0, "pooled": "none", "pooled_weight": 0.0}
     assert config_from_dict(json.loads(json.dumps(values))) == config
     values["model"]["target_depths"] = 2

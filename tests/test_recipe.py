@@ -5,11 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from geojepa.model.config import ModelConfig
-from geojepa.model.jepa import GeoJEPA
-from geojepa.training.checkpoint import load_run
 from geojepa.training.config import MaskConfig, TrainConfig
 from geojepa.training.loop import pretrain
 
@@ -18,7 +15,6 @@ TINY = ModelConfig(
 )
 MASKS = MaskConfig(random=(0, 450, 100), area=(800, 350, 150), modality=(200, 450, 150))
 PARTS = {
-    "random targets": dict(targets="random"),
     "no position": dict(encodings=("modality",)),
     "no modality": dict(encodings=("position",)),
 }
@@ -35,16 +31,3 @@ def test_each_part_trains_and_changes_what_is_learnt(name, tiny_corpus, tmp_path
     ]
     assert np.isfinite(losses).all()
     assert losses[0] != losses[1]
-
-
-def test_random_targets_never_move(tiny_corpus, tmp_path):
-    config = TrainConfig(model=replace(TINY, targets="random"), masks=MASKS, epochs=1)
-    run = pretrain(tiny_corpus, tmp_path / "a", config)
-    trained = load_run(run)[0]
-    torch.manual_seed(config.seed)
-    fresh = GeoJEPA(config.model)
-    for name, value in fresh.random.state_dict().items():
-        assert torch.equal(value, trained.random.state_dict()[name])
-    assert not torch.equal(
-        fresh.student.tokenizer.tags[0].weight, trained.student.tokenizer.tags[0].weight
-    )

@@ -51,7 +51,6 @@ FACTORS: dict[str, Changes] = {
     },
     "rate: no cooldown": {"cooldown": 0.0},
     "rate: a third": {"learning_rate": 3e-4},
-    "targets: random projection": {"model.targets": "random"},
     "predictor: full context": {"model.predictor_context": "full"},
     "masks: random alone": _alone("random"),
     "masks: contiguous alone": _alone("contiguous"),

@@ -35,8 +35,6 @@ class ModelConfig:
     own for each target set, in which all tokens attend to all, as the paper does."""
     encodings: tuple[str, ...] = ("position", "modality")
     """What a token is told of where and what it is."""
-    targets: str = "teacher"
-    """What is predicted: the teacher's latents, or a random, frozen tokeniser's content."""
     dropout: float = 0.0
     geometry: str = "fourier"
     """What a geometry's vector is: its Fourier transform, exact and training-free; or "network",
@@ -67,7 +65,6 @@ class ModelConfig:
             modalities=MODALITIES,
             predictor_context=("shared", "full"),
             image_size=(112, 224),
-            targets=("teacher", "random"),
             geometry=("fourier", "network"),
             fusion=("mlp", "gated"),
             pooling=("mean", "counts"),

@@ -76,8 +76,6 @@ class GeoJEPA(nn.Module):
         self.student.apply(_initialise)
         self.predictor.apply(_initialise)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
-        if config.targets == "random":
-            self.random = copy.deepcopy(self.student.tokenizer).requires_grad_(False).eval()
         self.shapes = None
         if config.has_geometry_network:
             self.shapes = GraphNetwork(config.geometry_width).requires_grad_(False).eval()
@@ -89,8 +87,6 @@ class GeoJEPA(nn.Module):
         """Student and predictor train; the teacher never drops."""
         super().train(mode)
         self.teacher.eval()
-        if self.config.targets == "random":
-            self.random.eval()
         if self.shapes is not None:
             self.shapes.eval()
         return self
@@ -98,8 +94,7 @@ class GeoJEPA(nn.Module):
     @torch.no_grad()
     def targets(self, batch: Batch) -> Tensor:
         """(S, width) what is predicted of every token, layer-normed."""
-        whole = self.random if self.config.targets == "random" else self.teacher
-        x = whole(batch)
+        x = self.teacher(batch)
         return F.layer_norm(x, x.shape[-1:])
 
     def forward(

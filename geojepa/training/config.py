@@ -103,7 +103,7 @@ class TrainConfig:
 
 # settings of earlier versions, and the values at which they did nothing
 RETIRED: dict[str, dict[str, Any]] = {
-    "model": {"numbers": False, "target_depths": 1},
+    "model": {"numbers": False, "target_depths": 1, "targets": "teacher"},
     "loss": {"context_weight": 0.0, "pooled": "none", "pooled_weight": 0.0},
 }
 
