@@ -13,8 +13,12 @@ if not torch.cuda.is_available():
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from geojepa.data.city import CityFiles
     from geojepa.data.corpus import Corpus
+    from geojepa.training.config import TrainConfig
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +50,28 @@ def wide_corpus(tmp_path_factory: pytest.TempPathFactory) -> "Corpus":
     folder = tmp_path_factory.mktemp("wide")
     city = build_city(folder, size=12)
     return Corpus.open(prepare([city.extract], folder / "corpus"))
+
+
+@pytest.fixture
+def stopped_and_resumed(monkeypatch: pytest.MonkeyPatch) -> "Callable[..., Path]":
+    """`pretrain` on the CPU, stopped as it first saves, and called again."""
+    from geojepa.training import loop
+
+    class Stopped(Exception):
+        pass
+
+    def train(corpus: "Corpus", out: "Path", config: "TrainConfig") -> "Path":
+        save = loop.save_checkpoint
+
+        def save_and_stop(*values):
+            save(*values)
+            raise Stopped
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "SAVE_SECONDS", -1.0)
+            patch.setattr(loop, "save_checkpoint", save_and_stop)
+            with pytest.raises(Stopped):
+                loop.pretrain(corpus, out, config, "cpu")
+        return loop.pretrain(corpus, out, config, "cpu")
+
+    return train

@@ -14,7 +14,6 @@ from geojepa.model.config import LossConfig, ModelConfig
 from geojepa.model.embedding import embed_tiles
 from geojepa.model.jepa import GeoJEPA
 from geojepa.model.modalities import KNOWN, Modality, Source, patch_boxes, register
-from geojepa.training import loop
 from geojepa.training.checkpoint import load_run
 from geojepa.training.config import MaskConfig, TrainConfig
 from geojepa.training.sampling import masks_of_step
@@ -62,20 +61,11 @@ def config_of(modalities: str) -> TrainConfig:
 
 
 @pytest.mark.parametrize("modalities", ["t", "gti"])
-def test_it_trains_resumes_and_embeds(modalities, tiny_corpus, tmp_path, elevation, monkeypatch):
+def test_it_trains_resumes_and_embeds(
+    modalities, tiny_corpus, tmp_path, elevation, stopped_and_resumed
+):
     config = config_of(modalities)
-    save = loop.save_checkpoint
-
-    def save_and_stop(*values):
-        save(*values)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "SAVE_SECONDS", -1.0)
-    monkeypatch.setattr(loop, "save_checkpoint", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        loop.pretrain(tiny_corpus, tmp_path / "run", config, "cpu")
-    monkeypatch.undo()
-    run = loop.pretrain(tiny_corpus, tmp_path / "run", config, "cpu")
+    run = stopped_and_resumed(tiny_corpus, tmp_path / "run", config)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [*range(1, len(rows) + 1)]
     assert len(rows) > 2

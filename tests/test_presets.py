@@ -32,12 +32,8 @@ def test_paper_presets_have_the_published_sizes(modalities):
     assert parameters(model.predictor) / 1e6 == pytest.approx(predictor, abs=0.02)
 
 
-class Stopped(Exception):
-    pass
-
-
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_trains_and_resumes(name, tiny_corpus, tmp_path, monkeypatch):
+def test_every_preset_trains_and_resumes(name, tiny_corpus, tmp_path, stopped_and_resumed):
     """Two steps, stopped after the first; the small ones end as if they had not been stopped.
 
     To the bit, but with images or the graph network: there a busy machine's products have other
@@ -46,18 +42,7 @@ def test_every_preset_trains_and_resumes(name, tiny_corpus, tmp_path, monkeypatc
     config = preset(name)
     assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
     config = replace(config, epochs=2, batch_tiles=24, geometry_steps=3, fold=0)
-    save = loop.save_checkpoint
-
-    def save_and_stop(*values):
-        save(*values)
-        raise Stopped
-
-    monkeypatch.setattr(loop, "SAVE_SECONDS", -1.0)
-    monkeypatch.setattr(loop, "save_checkpoint", save_and_stop)
-    with pytest.raises(Stopped):
-        loop.pretrain(tiny_corpus, tmp_path / "a", config, "cpu")
-    monkeypatch.undo()
-    run = loop.pretrain(tiny_corpus, tmp_path / "a", config, "cpu")
+    run = stopped_and_resumed(tiny_corpus, tmp_path / "a", config)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4][: len(rows)]
     assert len(rows) >= 2
