@@ -93,12 +93,18 @@ def settings_named(name: str) -> TrainConfig:
         GeoJEPAError: there is no such preset or factor.
     """
     first, *factors = name.split(TOGETHER)
-    config = preset(first)
+    return replace(_changed_by(factors, preset(first)), preset=name)
+
+
+def _changed_by(factors: Sequence[str], config: TrainConfig) -> TrainConfig:
     for factor in factors:
         if factor not in FACTORS:
-            raise GeoJEPAError(f"factor {factor!r}: choose from {', '.join(FACTORS)}")
+            raise GeoJEPAError(
+                f"factor {factor!r}: choose from {', '.join(FACTORS)}, or a preset from "
+                f"{', '.join(PRESETS)}"
+            )
         config = changed(config, FACTORS[factor])
-    return replace(config, preset=name)
+    return config
 
 
 def screen_factors(
@@ -127,22 +133,16 @@ def screen_factors(
         GeoJEPAError: an unknown factor.
     """
     factors = tuple(factors) or factors_of(base)
-    alone = [name for name in factors if name not in PRESETS]
-    unknown = [one for name in alone for one in name.split(TOGETHER) if one not in FACTORS]
-    if unknown:
-        raise GeoJEPAError(
-            f"factor {unknown[0]!r}: choose from {', '.join(FACTORS)}, or a preset from "
-            f"{', '.join(PRESETS)}"
-        )
+    configs = {
+        name: replace(preset(name), epochs=base.epochs, fold=base.fold)
+        if name in PRESETS
+        else replace(_changed_by(name.split(TOGETHER), base), preset=name)
+        for name in factors
+    }
     part = screen(corpus.tiles, base.fold)
     numbers = range(base.seed, base.seed + seeds)
     systems: list[System] = [Untrained(corpus, base.model, numbers)]
-    for name in factors:
-        config = replace(base, preset=name)
-        for factor in name.split(TOGETHER):
-            config = changed(config, FACTORS.get(factor, {}))
-        if name in PRESETS:
-            config = replace(preset(name), epochs=base.epochs, fold=base.fold)
+    for name, config in configs.items():
         runs = []
         for seed in numbers:
             folder = Path(out) / slug(name) / f"seed{seed}"
