@@ -41,6 +41,7 @@ FACTORS: dict[str, Changes] = {
     "recipe": {},
     "loss: mean over tokens": {"loss.mean": "token"},
     "loss: no variance-covariance": {"loss.vicreg_weight": 0.0},
+    "loss: less variance-covariance": {"loss.vicreg_weight": 0.005},
     "teacher: encoder alone averaged": {"averaged": "encoder"},
     "teacher: slower": {"momentum": (0.998, 0.998)},
     "training: batches of 32": {"batch_tiles": 32},
