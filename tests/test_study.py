@@ -113,6 +113,7 @@ def test_notebook_draws_the_comparison(wide_corpus, tmp_path):
         "folds": 2,
         "epochs": 1,
         "times": 2,
+        "longer": "smoke-t + rate: no cooldown",
         "device": "cpu",
     }
     execute_notebook(NOTEBOOK, None, parameters, cwd=NOTEBOOK.parent.parent)
@@ -133,10 +134,15 @@ def test_notebook_draws_the_comparison(wide_corpus, tmp_path):
     joined = pd.read_csv(tmp_path / "later/results/study_t_tasks/table.csv")
     assert (joined[joined["system"].isin(["smoke-t", "small-t", "Untrained"])]["seeds"] == 2).all()
     longer = pd.read_csv(tmp_path / "run/results/study_t_longer/table.csv")
-    names = [f"2 times as long: {which}" for which in ("last", "best")]
+    names = [
+        f"2 times as long{other} ({which})"
+        for other in ("", ", rate: no cooldown")
+        for which in ("last", "best")
+    ]
     assert set(longer["system"]) == {"smoke-t", *names}
-    folder = tmp_path / "run/smoke-t-2-times/fold0-seed0"
-    assert json.loads((folder / "config.json").read_text())["train"]["epochs"] == 2
+    for folder, cooldown in (("smoke-t", 0.9), ("smoke-t-rate-no-cooldown", 0.0)):
+        config = json.loads((tmp_path / f"run/{folder}-2-times/fold0-seed0/config.json").read_text())
+        assert (config["train"]["epochs"], config["train"]["cooldown"]) == (2, cooldown)
     measured = longer.set_index("system")["skill"]
     own = base_of_fold(tmp_path / "run/smoke-t/fold0-seed0", wide_corpus)
     assert measured["smoke-t"] == pytest.approx(own)

@@ -10,7 +10,7 @@ from geojepa.data.corpus import Corpus
 from geojepa.data.labels import HEADLINE_SKILL, TASKS
 from geojepa.data.splits import Split, cities
 from geojepa.errors import GeoJEPAError
-from geojepa.evaluation.ablation import PROBE, settings_named, slug
+from geojepa.evaluation.ablation import PROBE, TOGETHER, settings_named, slug
 from geojepa.evaluation.baselines import System, baselines
 from geojepa.evaluation.benchmark import benchmark
 from geojepa.evaluation.results import Results
@@ -72,33 +72,36 @@ def compare_presets(
 def compare_longer(
     corpus: Corpus,
     out: str | Path,
-    name: str,
+    names: Sequence[str],
     held: Held,
     seeds: Sequence[int] = (0,),
     epochs: int = 0,
     times: int = 3,
     device: str = "auto",
 ) -> Results:
-    """A run several times as long, at its end and at its best moment, beside runs of usual length.
+    """Runs several times as long, at their end and at their best moment, beside usual ones.
 
     Args:
         corpus, out, device: as in `compare_presets`, whose runs are taken where they are there.
-        name: of a preset.
+        names: of presets, each trained once as long; those of usual length are of the first.
         held: a fold, or a city.
-        seeds: of the runs of usual length; the longer one has the first.
-        epochs: of a usual run; 0 for those of the preset.
-        times: how many times as long the longer one is.
+        seeds: of the runs of usual length; a longer one has the first.
+        epochs: of a usual run; 0 for those of the first preset.
+        times: how many times as long the longer ones are.
     """
-    epochs = epochs or settings_named(name).epochs
+    usual, out = names[0], Path(out)
+    epochs = epochs or settings_named(usual).epochs
     part = _split(corpus, held)
-    usual = [_train(corpus, Path(out) / slug(name), name, held, n, epochs, device) for n in seeds]
-    folder = Path(out) / f"{slug(name)}-{times}-times"
-    longer = [_train(corpus, folder, name, held, seeds[0], times * epochs, device)]
-    systems: list[System] = [
-        Pretrained(corpus, usual, name),
-        Pretrained(corpus, longer, f"{times} times as long: last"),
-        Pretrained(corpus, longer, f"{times} times as long: best", "best"),
-    ]
+    runs = [_train(corpus, out / slug(usual), usual, held, n, epochs, device) for n in seeds]
+    systems: list[System] = [Pretrained(corpus, runs, usual)]
+    for name in names:
+        folder = out / f"{slug(name)}-{times}-times"
+        run = _train(corpus, folder, name, held, seeds[0], times * epochs, device)
+        other = "" if name == usual else f", {name.removeprefix(usual + TOGETHER)}"
+        systems += [
+            Pretrained(corpus, [run], f"{times} times as long{other} ({weights})", weights)
+            for weights in ("last", "best")
+        ]
     return benchmark(systems, corpus, [part], HEADLINE_SKILL, (True,), (PROBE,))
 
 
