@@ -42,6 +42,7 @@ FACTORS: dict[str, Changes] = {
     "loss: mean over tokens": {"loss.mean": "token"},
     "loss: no variance-covariance": {"loss.vicreg_weight": 0.0},
     "loss: less variance-covariance": {"loss.vicreg_weight": 0.005},
+    "loss: little variance-covariance": {"loss.vicreg_weight": 0.002},
     "teacher: encoder alone averaged": {"averaged": "encoder"},
     "teacher: slower": {"momentum": (0.998, 0.998)},
     "training: batches of 32": {"batch_tiles": 32},
