@@ -16,7 +16,7 @@
 #                  trained without each part that they are tested on, into runs/study; many hours,
 #                  goes on; all five folds in turn, FOLDS=0 city by city, TIMES=3 one run longer
 #                  (and LONGER="a preset;another");
-#                  SEED=1 EARLIER=results/a/study_t joins another seed to what was published
+#                  SEED=1 EARLIER=results/a/study_t joins another seed or preset to what was published
 # make publish     RUN=runs/a: a run's figures into results/
 # make lab         the notebooks in JupyterLab
 # make clean       caches, not data, corpora or runs

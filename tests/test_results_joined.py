@@ -51,8 +51,14 @@ def test_joined_results_are_those_of_one_call(wide_corpus, tmp_path):
         Results.join([apart[0], measured((1,), held=(0, 1))])
     with pytest.raises(GeoJEPAError, match="older version"):
         Results.join([apart[0], replace(apart[1], fits=apart[1].fits.drop(columns="settings"))])
+    changed = measured((1,), replace(config, width=32))
     with pytest.raises(GeoJEPAError, match="Untrained: was trained with other settings"):
-        Results.join([apart[0], measured((1,), replace(config, width=32))])
+        Results.join([apart[0], changed])
+    # what is measured anew takes the place of all its seeds, and the rest stays
+    anew = Results.join([joined.superseded_by(changed), changed])
+    pd.testing.assert_frame_equal(anew.table, changed.table)
+    assert set(joined.superseded_by(changed).fits["system"]) == {"Dummy"}
+    assert joined.superseded_by(apart[1]).fits.equals(joined.fits)
     fits = apart[1].fits.assign(corpus="another")
     with pytest.raises(GeoJEPAError, match="different corpora"):
         Results.join([apart[0], replace(apart[1], fits=fits)])

@@ -97,6 +97,19 @@ class Results:
         names = {name: found[name].astype("category") for name in ("tile", "place", "block")}
         return cls(kept.reset_index(drop=True), found.assign(**names).reset_index(drop=True))
 
+    def superseded_by(self, newer: "Results") -> "Results":
+        """These results without systems that the newer ones measured with other settings.
+
+        What is left joins them: a recipe that has changed is measured alone, beside others that
+        have not.
+        """
+        names = ["system", "settings"]
+        told = pd.concat([self.fits[names], newer.fits[names]]).drop_duplicates()
+        changed = told["system"][told["system"].duplicated()]
+        fits = self.fits[~self.fits["system"].isin(changed)]
+        found = self.predictions[self.predictions["fit"].isin(fits["fit"])]
+        return Results(fits, found)
+
     @cached_property
     def table(self) -> pd.DataFrame:
         """One row for each system, probe, task, view, split and set of tiles.
