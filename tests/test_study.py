@@ -141,7 +141,8 @@ def test_notebook_draws_the_comparison(wide_corpus, tmp_path):
     ]
     assert set(longer["system"]) == {"smoke-t", *names}
     for folder, cooldown in (("smoke-t", 0.9), ("smoke-t-rate-no-cooldown", 0.0)):
-        config = json.loads((tmp_path / f"run/{folder}-2-times/fold0-seed0/config.json").read_text())
+        of_run = tmp_path / f"run/{folder}-2-times/fold0-seed0/config.json"
+        config = json.loads(of_run.read_text())
         assert (config["train"]["epochs"], config["train"]["cooldown"]) == (2, cooldown)
     measured = longer.set_index("system")["skill"]
     own = base_of_fold(tmp_path / "run/smoke-t/fold0-seed0", wide_corpus)
