@@ -55,6 +55,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# threads of OpenMP that wait sleep: where they spin and others want the cores, too, a step takes
+# ten times as long
+export OMP_WAIT_POLICY ?= passive
 
 .PHONY: help reproduce test fuzz bench-data bench-train bench-kernels check-kernels check-gpu ablations study publish lab clean
 
