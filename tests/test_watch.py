@@ -108,6 +108,7 @@ def test_a_run_is_watched(run):
     watched = [row for row in rows if "effective_rank" in row]
     assert len(watched) == 6
     for row in watched:
+        assert row["tokens_per_second"] > 0
         assert row["effective_rank"] >= 1
         assert row["token_rank"] > 1
         assert row["lidar"] >= 1

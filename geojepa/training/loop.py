@@ -165,6 +165,7 @@ def _train(run: Run) -> None:
         disable=None if here.is_first else True,
     )
     passes = run.passes(first)
+    trained, since = 0, started
     with Termination() as termination:
         for step in bar:
             momentum = set_schedules(optimizer, config, (step + 1) / run.steps)
@@ -186,7 +187,9 @@ def _train(run: Run) -> None:
             }
             epoch, rest = divmod(step + 1, run.per_epoch)
             is_watched = rest == 0 and epoch % max(1, config.epochs // 10) == 0
+            trained += row["tokens"]
             if is_watched:
+                row["tokens_per_second"] = round(trained / max(time.monotonic() - since, 1e-9))
                 measured = watch(model, run.batches, config, run.rows, run.watched)
                 row |= measured
                 best.offer(model, step + 1, measured)
@@ -197,6 +200,8 @@ def _train(run: Run) -> None:
                     rest = ", ".join(f"{name} {value:.3f}" for name, value in measured.items())
                     said = f"step {step + 1} of {run.steps}, loss {log.last['loss']:.3f}, {rest}"
                     print(said, flush=True)
+                # looking is no training
+                trained, since = 0, time.monotonic()
             if log.last:
                 bar.set_postfix(loss=f"{log.last['loss']:.3f}", refresh=False)
             now = time.monotonic()
