@@ -37,7 +37,8 @@ def test_every_preset_trains_and_resumes(name, tiny_corpus, tmp_path, stopped_an
     """Two steps, stopped after the first; the small ones end as if they had not been stopped.
 
     To the bit, but with images or the graph network: there a busy machine's products have other
-    last bits now and then, from which k-means makes its words in another order, or a few others.
+    last bits now and then, which AdamW enlarges where a gradient is none but for rounding (biases of
+    keys), and from which k-means makes its words in another order, or a few others.
     """
     config = preset(name)
     assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
@@ -53,7 +54,7 @@ def test_every_preset_trains_and_resumes(name, tiny_corpus, tmp_path, stopped_an
     other = loop.pretrain(tiny_corpus, tmp_path / "b", config, "cpu")
     one, two = (load_tensors(folder / "model.safetensors")[0] for folder in (run, other))
     is_near = config.model.has_image or config.model.has_geometry_network
-    near = dict(rtol=1e-4, atol=1e-7) if is_near else dict(rtol=0, atol=0)
+    near = dict(rtol=1e-4, atol=1e-4) if is_near else dict(rtol=0, atol=0)
     for key, weight in one.items():
         if is_near and key == "codebook":
             gap = torch.cdist(weight, two[key], compute_mode="donot_use_mm_for_euclid_dist")
