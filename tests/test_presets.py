@@ -37,7 +37,7 @@ def test_every_preset_trains_and_resumes(name, tiny_corpus, tmp_path, stopped_an
     """Two steps, stopped after the first; the small ones end as if they had not been stopped.
 
     To the bit, but with images or the graph network: there a busy machine's products have other
-    last bits now and then, which AdamW enlarges where a gradient is none but for rounding (biases of
+    last bits now and then, which AdamW enlarges where a gradient is rounding alone (biases of
     keys), and from which k-means makes its words in another order, or a few others.
     """
     config = preset(name)
