@@ -14,8 +14,8 @@
 #                  DESIGN="half fraction" SEEDS=3 takes four factors and changes them together
 # make study       CORPUS="corpus/a corpus/b" [PRESETS="ours-t;study-t" SEEDS=3]: presets
 #                  trained without each part that they are tested on, into runs/study; many hours,
-#                  goes on; all five folds in turn, FOLDS=0 city by city, TIMES=3 one run longer
-#                  (and LONGER="a preset;another");
+#                  goes on; all five folds in turn, FOLDS=0 city by city, TIMES=3 one run of
+#                  each preset longer;
 #                  SEED=1 EARLIER=results/a/study_t joins another seed or preset to what was published
 # make publish     RUN=runs/a: a run's figures into results/
 # make lab         the notebooks in JupyterLab
@@ -39,7 +39,6 @@ DEVICE ?= auto
 RUN ?=
 EPOCHS ?= 0
 TIMES ?= 0
-LONGER ?=
 DESIGN ?=
 EARLIER ?=
 BACKBONES ?=
@@ -120,7 +119,6 @@ study: $(INSTALLED)
 	    $(if $(PRESETS),-r presets "$(PRESETS)") \
 	    $(if $(filter file,$(origin FOLDS)),,-p folds $(FOLDS)) -p seeds $(SEEDS) \
 	    -p seed $(SEED) -p epochs $(EPOCHS) -p times $(TIMES) \
-	    $(if $(LONGER),-r longer "$(LONGER)") \
 	    $(if $(EARLIER),-r earlier "$(EARLIER)") -r device "$(DEVICE)"
 
 publish: $(INSTALLED)

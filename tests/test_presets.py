@@ -32,14 +32,19 @@ def test_paper_presets_have_the_published_sizes(modalities):
     assert parameters(model.predictor) / 1e6 == pytest.approx(predictor, abs=0.02)
 
 
+@pytest.fixture
+def one_thread():
+    """A busy machine shares products out among threads otherwise, with other last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_trains_and_resumes(name, tiny_corpus, tmp_path, stopped_and_resumed):
-    """Two steps, stopped after the first; the small ones end as if they had not been stopped.
-
-    To the bit, but with images or the graph network: there a busy machine's products have other
-    last bits now and then, which AdamW enlarges where a gradient is rounding alone (biases of
-    keys), and from which k-means makes its words in another order, or a few others.
-    """
+    """Two steps, stopped after the first; the small ones end, to the bit, as if they were not."""
     config = preset(name)
     assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
     config = replace(config, epochs=2, batch_tiles=24, geometry_steps=3, fold=0)
@@ -53,16 +58,9 @@ def test_every_preset_trains_and_resumes(name, tiny_corpus, tmp_path, stopped_an
     assert load_run(run)[1] == config
     other = loop.pretrain(tiny_corpus, tmp_path / "b", config, "cpu")
     one, two = (load_tensors(folder / "model.safetensors")[0] for folder in (run, other))
-    is_near = config.model.has_image or config.model.has_geometry_network
-    near = dict(rtol=1e-4, atol=1e-4) if is_near else dict(rtol=0, atol=0)
     for key, weight in one.items():
-        if is_near and key == "codebook":
-            gap = torch.cdist(weight, two[key], compute_mode="donot_use_mm_for_euclid_dist")
-            assert (gap.amin(dim=1) < 1e-3).float().mean() > 0.9
-            assert (gap.amin(dim=2) < 1e-3).float().mean() > 0.9
-            continue
         torch.testing.assert_close(
-            weight, two[key], **near, msg=lambda said, key=key: f"{key}: {said}"
+            weight, two[key], rtol=0, atol=0, msg=lambda said, key=key: f"{key}: {said}"
         )
 
 

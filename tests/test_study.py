@@ -113,7 +113,6 @@ def test_notebook_draws_the_comparison(wide_corpus, tmp_path):
         "folds": 2,
         "epochs": 1,
         "times": 2,
-        "longer": "smoke-t + rate: no cooldown",
         "device": "cpu",
     }
     execute_notebook(NOTEBOOK, None, parameters, cwd=NOTEBOOK.parent.parent)
@@ -136,14 +135,14 @@ def test_notebook_draws_the_comparison(wide_corpus, tmp_path):
     longer = pd.read_csv(tmp_path / "run/results/study_t_longer/table.csv")
     names = [
         f"2 times as long{other} ({which})"
-        for other in ("", ", rate: no cooldown")
+        for other in ("", ", small-t")
         for which in ("last", "best")
     ]
     assert set(longer["system"]) == {"smoke-t", *names}
-    for folder, cooldown in (("smoke-t", 0.9), ("smoke-t-rate-no-cooldown", 0.0)):
-        of_run = tmp_path / f"run/{folder}-2-times/fold0-seed0/config.json"
-        config = json.loads(of_run.read_text())
-        assert (config["train"]["epochs"], config["train"]["cooldown"]) == (2, cooldown)
+    for preset in ("smoke-t", "small-t"):
+        of_run = tmp_path / f"run/{preset}-2-times/fold0-seed0/config.json"
+        config = json.loads(of_run.read_text())["train"]
+        assert (config["epochs"], config["preset"]) == (2, preset)
     measured = longer.set_index("system")["skill"]
     own = base_of_fold(tmp_path / "run/smoke-t/fold0-seed0", wide_corpus)
     assert measured["smoke-t"] == pytest.approx(own)
