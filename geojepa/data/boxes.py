@@ -62,17 +62,13 @@ def _hulls(geometry: np.ndarray) -> np.ndarray:
 def _boxes_of_hulls(hull: np.ndarray) -> np.ndarray:
     """(m, 8) boxes from hulls (m, k, 2), closed or a segment or a point."""
     edge = np.diff(hull, axis=1) if hull.shape[1] > 1 else np.zeros((len(hull), 1, 2))
-    angle = np.mod(np.arctan2(edge[..., 1], edge[..., 0]), np.pi / 2)
-    # A quarter turn is no turn: rounding must not tell 0 from 90 degrees.
-    angle = np.where(np.pi / 2 - angle < 1e-12, 0.0, angle)
-    angle = np.where((edge == 0).all(axis=2), 0.0, angle)
-    cos, sin = np.cos(angle), np.sin(angle)
+    cos, sin = _directions(edge)
     low, high = _extents(hull - hull[:, :1], cos[:, :, None], sin[:, :, None])
     area = (high - low).prod(axis=2)
     # A segment has no area at any angle: its own direction is wanted, and is its only edge.
     extent = (high - low).max(axis=2)
     tied = area <= area.min(axis=1, keepdims=True) + _TIE * extent.max(axis=1, keepdims=True) ** 2
-    best = np.argmin(np.where(tied, angle, np.inf), axis=1)
+    best = np.argmin(np.where(tied, sin / cos, np.inf), axis=1)
     row = np.arange(len(hull))
     low, high, cos, sin = low[row, best], high[row, best], cos[row, best], sin[row, best]
     middle, half = (low + high) / 2, np.maximum(high - low, MIN_SIDE) / 2
@@ -82,6 +78,21 @@ def _boxes_of_hulls(hull: np.ndarray) -> np.ndarray:
     y = hull[:, :1, 1] + sin[:, None] * u + cos[:, None] * v
     # With the angle in [0, 90) the first corner is the lowest; it stays so where two are level.
     return np.stack([x, y], axis=2).reshape(len(hull), 8)
+
+
+def _directions(edge: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine and sine (m, e) of edges (m, e, 2), turned by quarters into [0, 90) degrees.
+
+    Without an angle: NumPy's trigonometry differs from one processor to another, square roots do
+    not.
+    """
+    x, y = np.where(edge[..., 1:] < 0, -edge, edge).transpose(2, 0, 1)
+    x, y = np.where(x > 0, (x, y), (y, -x))
+    # A quarter turn is no turn: rounding must not tell 0 from 90 degrees. A point has no direction.
+    level = x <= 1e-12 * y
+    x, y = np.where(level, 1.0, x), np.where(level, 0.0, y)
+    length = np.sqrt(x * x + y * y)
+    return x / length, y / length
 
 
 def _extents(hull: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,9 @@ Their frames are in float64 "tile units" of one zoom level: u east and v north, 
 exact web mercator. A tile is named 16_x_y with y counted from the north.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import asinh, atan, degrees, sinh, tan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,14 +91,23 @@ def to_units(lonlat: np.ndarray) -> np.ndarray:
     """(n, 2) degrees to tile units, u east and v north."""
     lon, lat = lonlat[:, 0], np.clip(lonlat[:, 1], -85.0511287798066, 85.0511287798066)
     u = TILES * (lon + 180.0) / 360.0
-    v = TILES * (0.5 + np.arcsinh(np.tan(np.radians(lat))) / (2 * np.pi))
+    v = TILES * (0.5 + _each(lambda phi: asinh(tan(phi)), np.radians(lat)) / (2 * np.pi))
     return np.stack([u, v], axis=1)
 
 
 def to_degrees(units: np.ndarray) -> np.ndarray:
     """Inverse of `to_units`."""
-    lat = np.degrees(np.arctan(np.sinh((2 * units[:, 1] / TILES - 1) * np.pi)))
+    lat = _each(lambda y: degrees(atan(sinh(y))), (2 * units[:, 1] / TILES - 1) * np.pi)
     return np.stack([units[:, 0] * 360.0 / TILES - 180.0, lat], axis=1)
+
+
+def _each(function: Callable[[float], float], values: np.ndarray) -> np.ndarray:
+    """Value by value with the C library's functions, (n,) float64.
+
+    NumPy's own differ in the last bit from one processor to another, and the hash of a corpus with
+    them.
+    """
+    return np.fromiter(map(function, values.tolist()), np.float64, len(values))
 
 
 def code_of_cells(cell: np.ndarray) -> np.ndarray:
