@@ -9,6 +9,7 @@ from geojepa.data.splits import split
 from geojepa.errors import GeoJEPAError
 from geojepa.evaluation.baselines import baselines
 from geojepa.evaluation.benchmark import benchmark
+from geojepa.evaluation.joining import join, superseded
 from geojepa.evaluation.results import Results
 from geojepa.evaluation.systems import Untrained, digest
 from geojepa.model.config import ModelConfig
@@ -27,7 +28,7 @@ def test_joined_results_are_those_of_one_call(wide_corpus, tmp_path):
     for seed in (0, 1):
         measured((seed,)).save(tmp_path / str(seed))
     apart = [Results.load(tmp_path / str(seed)) for seed in (0, 1)]
-    whole, joined = measured((0, 1)), Results.join(apart)
+    whole, joined = measured((0, 1)), join(apart)
     pd.testing.assert_frame_equal(joined.table, whole.table)
     pd.testing.assert_frame_equal(joined.headline(), whole.headline())
     assert joined.headline()["skill_spread"].notna().sum() == 1
@@ -37,31 +38,31 @@ def test_joined_results_are_those_of_one_call(wide_corpus, tmp_path):
     assert joined.fits["fit"].is_unique
     assert set(joined.predictions["fit"]) <= set(joined.fits["fit"])
     spoilt = apart[1].predictions.assign(value=7.0)
-    other = Results.join([apart[0], replace(apart[1], predictions=spoilt)])
+    other = join([apart[0], replace(apart[1], predictions=spoilt)])
     is_baseline = other.fits["system"] == "Dummy"
     of_baseline = other.predictions["fit"].isin(other.fits["fit"][is_baseline])
     assert is_baseline.any()
     assert not (other.predictions["value"][of_baseline] == 7).any()
     joined.save(tmp_path / "joined")
-    later = Results.join([Results.load(tmp_path / "joined"), measured((2,))])
+    later = join([Results.load(tmp_path / "joined"), measured((2,))])
     pd.testing.assert_frame_equal(later.table, measured((0, 1, 2)).table)
     with pytest.raises(GeoJEPAError, match="another seed"):
-        Results.join([joined, apart[1]])
+        join([joined, apart[1]])
     with pytest.raises(GeoJEPAError, match="different folds"):
-        Results.join([apart[0], measured((1,), held=(0, 1))])
+        join([apart[0], measured((1,), held=(0, 1))])
     with pytest.raises(GeoJEPAError, match="older version"):
-        Results.join([apart[0], replace(apart[1], fits=apart[1].fits.drop(columns="settings"))])
+        join([apart[0], replace(apart[1], fits=apart[1].fits.drop(columns="settings"))])
     changed = measured((1,), replace(config, width=32))
     with pytest.raises(GeoJEPAError, match="Untrained: was trained with other settings"):
-        Results.join([apart[0], changed])
+        join([apart[0], changed])
     # what is measured anew takes the place of all its seeds, and the rest stays
-    anew = Results.join([joined.superseded_by(changed), changed])
+    anew = join([superseded(joined, changed), changed])
     pd.testing.assert_frame_equal(anew.table, changed.table)
-    assert set(joined.superseded_by(changed).fits["system"]) == {"Dummy"}
-    assert joined.superseded_by(apart[1]).fits.equals(joined.fits)
+    assert set(superseded(joined, changed).fits["system"]) == {"Dummy"}
+    assert superseded(joined, apart[1]).fits.equals(joined.fits)
     fits = apart[1].fits.assign(corpus="another")
     with pytest.raises(GeoJEPAError, match="different corpora"):
-        Results.join([apart[0], replace(apart[1], fits=fits)])
+        join([apart[0], replace(apart[1], fits=fits)])
 
 
 def test_a_digest_tells_settings_from_one_another_but_not_seeds():
