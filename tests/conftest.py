@@ -55,21 +55,21 @@ def wide_corpus(tmp_path_factory: pytest.TempPathFactory) -> "Corpus":
 @pytest.fixture
 def stopped_and_resumed(monkeypatch: pytest.MonkeyPatch) -> "Callable[..., Path]":
     """`pretrain` on the CPU, stopped as it first saves, and called again."""
-    from geojepa.training import loop
+    from geojepa.training import loop, record
 
     class Stopped(Exception):
         pass
 
     def train(corpus: "Corpus", out: "Path", config: "TrainConfig") -> "Path":
-        save = loop.save_checkpoint
+        save = record.save_checkpoint
 
         def save_and_stop(*values):
             save(*values)
             raise Stopped
 
         with monkeypatch.context() as patch:
-            patch.setattr(loop, "SAVE_SECONDS", -1.0)
-            patch.setattr(loop, "save_checkpoint", save_and_stop)
+            patch.setattr(record, "SAVE_SECONDS", -1.0)
+            patch.setattr(record, "save_checkpoint", save_and_stop)
             with pytest.raises(Stopped):
                 loop.pretrain(corpus, out, config, "cpu")
         return loop.pretrain(corpus, out, config, "cpu")

@@ -14,7 +14,7 @@ from geojepa.model.codebook import MAX_TOKENS, WORDS, count_words, fit_words
 from geojepa.model.config import ModelConfig
 from geojepa.model.embedding import embed_tiles, fit_codebook
 from geojepa.model.jepa import GeoJEPA
-from geojepa.training import loop
+from geojepa.training import record, watch
 from geojepa.training.checkpoint import load_run
 from geojepa.training.loop import pretrain
 from geojepa.training.presets import preset
@@ -142,8 +142,8 @@ def test_a_run_stopped_while_words_are_fitted_goes_on(tiny_corpus, tmp_path, mon
     def stopped(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "fit_codebook", stopped)
-    monkeypatch.setattr(loop, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(record, "fit_codebook", stopped)
+    monkeypatch.setattr(record, "SAVE_SECONDS", -1.0)
     with pytest.raises(KeyboardInterrupt):
         pretrain(tiny_corpus, tmp_path / "run", config, "cpu")
     with pytest.raises(GeoJEPAError, match="has not finished"):
@@ -155,7 +155,9 @@ def test_a_run_stopped_while_words_are_fitted_goes_on(tiny_corpus, tmp_path, mon
     assert "weights_sha256" in load_run(run)[2]
 
 
-def test_last_and_best_weights_have_words_of_their_own(tiny_corpus, tmp_path):
+def test_last_and_best_weights_have_words_of_as_many_tiles(tiny_corpus, tmp_path, monkeypatch):
+    # of these the words are fitted while a run is watched, of all that it trains on at its end
+    monkeypatch.setattr(watch, "MAX_TILES", 8)
     config = preset("smoke-t")
     config = replace(config, model=replace(config.model, pooling="counts"), epochs=3)
     run = pretrain(tiny_corpus, tmp_path / "run", config, "cpu")

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -30,6 +31,47 @@ def test_paper_presets_have_the_published_sizes(modalities):
     assert round(parameters(model.student.encoder) / 1e6, 1) == 21.3
     predictor = {"gti": 3.36}.get(modalities, 2.3)
     assert parameters(model.predictor) / 1e6 == pytest.approx(predictor, abs=0.02)
+
+
+# METHOD.md, section 4, column by column: what is not of a network's size
+PUBLISHED = {
+    "batch_tiles": (960, 384, 960, 432),
+    "epochs": (300, 300, 300, 300),
+    "learning_rate": (1e-3, 1e-3, 1e-3, 1e-3),
+    "final_learning_rate": (1e-6, 1e-6, 1e-6, 1e-6),
+    "warm_up": (0.1, 0.1, 0.1, 0.1),
+    "cooldown": (0.9, 0.9, 0.9, 0.9),
+    "weight_decay": ((0.04, 0.4), (0.04, 0.4), (0.04, 0.4), (0.05, 0.1)),
+    "momentum": ((0.997, 0.99999), (0.997, 0.99999), (0.997, 0.99999), (0.99, 0.99999)),
+    "averaged": ("encoder", "encoder", "encoder", "encoder"),
+    "clip": (10, 10, 10, 10),
+    "loss.vicreg_weight": (0.02, 0.02, 0.02, 0.01),
+    "loss.beta": (1, 2, 1, 1),
+    "loss.mean": ("token", "token", "token", "token"),
+    "loss.sets": ("sum", "sum", "sum", "sum"),
+    "model.registers": (2, 2, 2, 0),
+    "model.heads": (8, 8, 8, 8),
+    "model.predictor_heads": (8, 8, 8, 8),
+    "model.dropout": (0.1, 0.1, 0.1, 0.1),
+    "model.modality_dropout": (0.3, 0.3, 0.3, 0.3),
+    "model.position_noise": (5e-4, 5e-4, 5e-4, 5e-4),
+    "model.predictor_context": ("full", "full", "full", "full"),
+    "masks.random": ((250, 450, 100), (250, 450, 100), (250, 450, 100), (200, 450, 100)),
+    "masks.area": ((750, 350, 150), (750, 350, 150), (750, 450, 150), (600, 350, 150)),
+    "masks.modality": ((0, 450, 150), (0, 450, 150), (0, 450, 150), (200, 450, 150)),
+    "masks.target_sets": (4, 4, 4, 4),
+    "masks.shows_targets": (False, False, False, False),
+    "masks.is_unbalanced": (False, False, False, False),
+}
+
+
+@pytest.mark.parametrize("setting", PUBLISHED)
+def test_paper_presets_have_the_published_settings(setting):
+    found = [
+        reduce(getattr, setting.split("."), preset(f"paper-{name}"))
+        for name in ("t", "gt", "ti", "gti")
+    ]
+    assert found == list(PUBLISHED[setting])
 
 
 @pytest.fixture
@@ -167,6 +209,12 @@ def test_what_contradicts_itself_is_refused():
         TrainConfig(model=ModelConfig("t"), masks=MaskConfig(modality=(200, 450, 150)))
     with pytest.raises(GeoJEPAError, match="predictor_context"):
         ModelConfig(predictor_context="half")
+    with pytest.raises(GeoJEPAError, match="not 1000 together"):
+        MaskConfig(random=(0, 450, 100))
+    with pytest.raises(GeoJEPAError, match="target_sets"):
+        MaskConfig(target_sets=9)
+    with pytest.raises(GeoJEPAError, match="beta"):
+        LossConfig(beta=0.0)
     with pytest.raises(GeoJEPAError, match="warm_up and cooldown"):
         TrainConfig(warm_up=0.2)
 

@@ -13,14 +13,21 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
+from torch import Tensor
 
+from geojepa.data.corpus import Corpus
 from geojepa.errors import GeoJEPAError
+from geojepa.model.batch import Batches
 from geojepa.model.config import LossConfig, ModelConfig
+from geojepa.model.jepa import GeoJEPA
 from geojepa.model.losses import errors_by_set, variance_covariance
 from geojepa.training.checkpoint import load_tensors
 from geojepa.training.config import MaskConfig, TrainConfig, config_to_dict
+from geojepa.training.gradients import add_gradients, together
 from geojepa.training.loop import pretrain
 from geojepa.training.presets import preset
+from geojepa.training.processes import Processes
+from geojepa.training.run import Run
 from geojepa.training.sampling import (
     passes_per_step,
     rows_of_pass,
@@ -30,6 +37,7 @@ from geojepa.training.sampling import (
 
 MODEL = ModelConfig(
     "gti",
+    modality_dropout=0.0,
     width=32,
     depth=1,
     heads=2,
@@ -50,22 +58,28 @@ CONFIG = TrainConfig(
     pass_tiles=6,
     fold=-1,
 )
-# a run by as many processes as torchrun starts; saves after every step
+# a run by as many processes as torchrun starts; each leaves its number, for signals
 SCRIPT = """
-import json, sys
+import json, os, sys
+from pathlib import Path
 from geojepa.data.corpus import Corpus
-from geojepa.training import loop
+from geojepa.training import loop, record
 from geojepa.training.config import config_from_dict
-loop.SAVE_SECONDS = -1.0
+record.SAVE_SECONDS = float(sys.argv[4])
+Path(sys.argv[0]).with_name("pid" + os.environ.get("RANK", "0")).write_text(str(os.getpid()))
 config = config_from_dict(json.loads(sys.argv[3]))
 loop.pretrain(Corpus.open(sys.argv[1]), sys.argv[2], config, "cpu")
 """
 
 
-def command(corpus, out: Path, config: TrainConfig, world: int, folder: Path) -> list[str]:
+def command(
+    corpus, out: Path, config: TrainConfig, world: int, folder: Path, save: float = -1.0
+) -> list[str]:
+    """A run that saves all so many seconds, by default after every step."""
     script = folder / "script.py"
     script.write_text(SCRIPT)
     values = [str(script), str(corpus.paths[0]), str(out), json.dumps(config_to_dict(config))]
+    values.append(str(save))
     if world == 1:
         return [sys.executable, *values]
     start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
@@ -109,17 +123,41 @@ def test_two_processes_train_as_one(loss, tiny_corpus, tmp_path):
     one = pretrain(tiny_corpus, tmp_path / "one", config, "cpu")
     said = train(tiny_corpus, tmp_path / "two", config, 2, tmp_path)
     assert_equal_runs(one, tmp_path / "two")
-    assert said.count("of 9, loss") <= 3
+    assert said.count("of 9, loss") == 3
     facts = json.loads((tmp_path / "two/config.json").read_text())
     assert facts["processes"] == 2
     assert "Warning" not in said
 
 
-def statistics(rank: int, world: int, address: str, folder: str) -> None:
-    """What a process of `world` finds for its share of rows that all know."""
+def statistics(rank: int, world: int, address: str, folder: str, corpus: str) -> None:
+    """What a process of `world` finds for its share of rows that all know, or of tiles."""
     torch.distributed.init_process_group("gloo", address, rank=rank, world_size=world)
     torch.save(shares(rank, world), f"{folder}/{rank}.pt")
+    here = Processes(rank, world, torch.device("cpu"), torch.distributed.group.WORLD)
+    assert (here.highest(3 - rank), -here.highest(rank - 3)) == (3, 2)
+    torch.save(gradients(Corpus.open(corpus), here), f"{folder}/gradients{rank}.pt")
     torch.distributed.destroy_process_group()
+
+
+def gradients(corpus: Corpus, here: Processes, single: bool = False) -> list[dict[str, Tensor]]:
+    """Of three steps of two passes each, at the weights that a run starts from.
+
+    With `single` each pass alone is asked for its gradients, and their mean is returned.
+    """
+    torch.manual_seed(0)
+    model = GeoJEPA(MODEL)
+    run = Run(Path(), CONFIG, model, Batches(corpus, MODEL), corpus.usable, corpus.usable, here)
+    assert run.passes_per_step == 2
+    forward, passes, found = together(model, here), run.passes(0), []
+    for _ in range(3):
+        parts = []
+        for _ in range(2 if single else 1):
+            model.zero_grad()
+            add_gradients(forward, CONFIG, here, passes, 1 if single else 2)
+            named = model.named_parameters()
+            parts.append({name: p.grad.clone() for name, p in named if p.grad is not None})
+        found.append({name: sum(p[name] for p in parts) / len(parts) for name in parts[0]})
+    return found
 
 
 def shares(rank: int, world: int) -> dict[str, torch.Tensor]:
@@ -139,9 +177,10 @@ def shares(rank: int, world: int) -> dict[str, torch.Tensor]:
     return {k: v.detach() for k, v in values.items()} | {"gradient": x.grad}
 
 
-def test_statistics_are_those_of_all_tokens(tmp_path):
+def test_statistics_and_gradients_are_those_of_all_tokens(tiny_corpus, tmp_path):
     address = f"file://{tmp_path}/meet"
-    torch.multiprocessing.spawn(statistics, (2, address, str(tmp_path)), nprocs=2)
+    about = (2, address, str(tmp_path), str(tiny_corpus.paths[0]))
+    torch.multiprocessing.spawn(statistics, about, nprocs=2)
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     expected = shares(0, 1)
     for name in ("spread", "total", "count"):
@@ -150,6 +189,25 @@ def test_statistics_are_those_of_all_tokens(tmp_path):
     # DDP takes the mean over processes
     mean = (found[0]["gradient"] + found[1]["gradient"]) / 2
     torch.testing.assert_close(mean, expected["gradient"])
+    alone = gradients(tiny_corpus, Processes(0, 1, torch.device("cpu")))
+    for rank in range(2):
+        by_two = torch.load(tmp_path / f"gradients{rank}.pt", weights_only=True)
+        assert_equal_gradients(by_two, alone)
+
+
+def test_gradients_of_a_step_are_the_mean_of_its_passes(tiny_corpus):
+    here = Processes(0, 1, torch.device("cpu"))
+    assert_equal_gradients(gradients(tiny_corpus, here, single=True), gradients(tiny_corpus, here))
+
+
+def assert_equal_gradients(found: list[dict[str, Tensor]], others: list[dict[str, Tensor]]) -> None:
+    for step, other in zip(found, others, strict=True):
+        assert step.keys() == other.keys()
+        assert len(step) > 40
+        for name, gradient in step.items():
+            scale = other[name].norm()
+            assert scale > 0 or not gradient.any()
+            assert (gradient - other[name]).norm() <= 1e-5 * scale, name
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
@@ -175,38 +233,63 @@ def test_every_tile_of_a_step_is_with_one_process(world):
     assert sorted(np.concatenate(seen)) == rows.tolist()
 
 
-def stop_at(process: subprocess.Popen, out: Path, step: int) -> None:
-    """Send SIGTERM once a run has saved so many steps."""
+def stop_at(process: subprocess.Popen, out: Path, step: int, receiver: Path | None = None) -> None:
+    """Send SIGTERM, to the process whose number a file holds, once a run has told so many steps."""
     metrics = out / "metrics.jsonl"
     for _ in range(60_000):
         if metrics.exists() and len(metrics.read_text().splitlines()) >= step:
             break
         assert process.poll() is None, "the run ended before it could be stopped"
         time.sleep(0.001)
-    process.send_signal(signal.SIGTERM)
+    pid = int(receiver.read_text()) if receiver else process.pid
+    os.kill(pid, signal.SIGTERM)
+
+
+def started_and_stopped(
+    corpus, out: Path, config: TrainConfig, world: int, folder: Path, receiver: str = ""
+) -> tuple[int, str]:
+    """Exit status and words of a run that saves nothing but when it is asked to stop."""
+    process = subprocess.Popen(
+        command(corpus, out, config, world, folder, save=1e9),
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
+    )
+    stop_at(process, out, 3, folder / receiver if receiver else None)
+    said = process.communicate()[1]
+    assert "the same command goes on" in said, said
+    assert (out / "checkpoint.safetensors").exists()
+    assert not (out / "model.safetensors").exists()
+    return process.returncode, said
 
 
 def test_sigterm_saves_and_the_same_command_goes_on(tiny_corpus, tmp_path):
     config = replace(CONFIG, epochs=30, model=replace(MODEL, dropout=0.1))
     out = tmp_path / "run"
-    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(
-        command(tiny_corpus, out, config, 1, tmp_path),
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | threads,
-    )
-    stop_at(process, out, 3)
-    said = process.communicate()[1]
-    assert process.returncode == 143, said
-    assert "the same command goes on" in said
+    code, said = started_and_stopped(tiny_corpus, out, config, 1, tmp_path)
+    assert code == 143
     assert "Traceback" not in said
-    assert (out / "checkpoint.safetensors").exists()
-    assert not (out / "model.safetensors").exists()
     pretrain(tiny_corpus, out, config, "cpu")
     whole = pretrain(tiny_corpus, tmp_path / "whole", config, "cpu")
     one, other = (load_tensors(run / "model.safetensors")[0] for run in (out, whole))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("receiver", ["", "pid1"], ids=["torchrun", "the second process"])
+def test_sigterm_stops_all_processes_after_the_same_step(receiver, tiny_corpus, tmp_path):
+    config = replace(CONFIG, epochs=400)
+    out = tmp_path / "run"
+    code, said = started_and_stopped(tiny_corpus, out, config, 2, tmp_path, receiver)
+    assert code != 0
+    assert said.count("the same command goes on") == 1
+    assert "gloo" not in said.lower()
+
+
+def test_processes_without_a_common_folder_are_refused(tiny_corpus, tmp_path, monkeypatch):
+    """Another process has a checkpoint, this one none."""
+    monkeypatch.setattr(Processes, "highest", lambda self, value: max(value, 7))
+    with pytest.raises(GeoJEPAError, match="give a folder that all share"):
+        pretrain(tiny_corpus, tmp_path / "a", CONFIG, "cpu")
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
@@ -235,7 +318,6 @@ def test_more_processes_than_tiles_is_one_line(tiny_corpus, tmp_path, monkeypatc
     from contextlib import contextmanager
 
     from geojepa.training import loop
-    from geojepa.training.processes import Processes
 
     @contextmanager
     def many(device):

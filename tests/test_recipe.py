@@ -1,33 +1,27 @@
-"""What goes beyond the published method: each part alone against its definition."""
+"""What a recipe can leave out: each part alone against its definition."""
 
-import json
-from dataclasses import replace
-
-import numpy as np
 import pytest
+import torch
 
 from geojepa.model.config import ModelConfig
-from geojepa.training.config import MaskConfig, TrainConfig
-from geojepa.training.loop import pretrain
+from geojepa.model.tokenizer import Position
 
-TINY = ModelConfig(
-    "gti", width=24, depth=2, heads=2, predictor_width=16, predictor_depth=1, registers=1
+
+@pytest.mark.parametrize(
+    ("told", "untold"), [(("position",), "modality"), (("modality",), "position")]
 )
-MASKS = MaskConfig(random=(0, 450, 100), area=(800, 350, 150), modality=(200, 450, 150))
-PARTS = {
-    "no position": dict(encodings=("modality",)),
-    "no modality": dict(encodings=("position",)),
-}
-
-
-@pytest.mark.parametrize("name", PARTS)
-def test_each_part_trains_and_changes_what_is_learnt(name, tiny_corpus, tmp_path):
-    plain = TrainConfig(model=TINY, masks=MASKS, epochs=1, batch_tiles=8)
-    config = replace(plain, model=replace(TINY, **PARTS[name]))
-    runs = [pretrain(tiny_corpus, tmp_path / str(i), c) for i, c in enumerate((plain, config))]
-    losses = [
-        [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-        for run in runs
-    ]
-    assert np.isfinite(losses).all()
-    assert losses[0] != losses[1]
+def test_an_encoding_that_is_left_out_tells_nothing_and_the_other_still_does(told, untold):
+    torch.manual_seed(0)
+    position = Position(ModelConfig("gti", width=24, heads=2, encodings=told)).eval()
+    box, modality = torch.rand(5, 8), torch.tensor([0, 1, 0, 1, 1], dtype=torch.uint8)
+    plain = position(box, modality)
+    other = {
+        "position": position(box.flip(0) + 0.1, modality),
+        "modality": position(box, 1 - modality),
+    }
+    torch.testing.assert_close(other[untold], plain, rtol=0, atol=0)
+    assert not torch.isclose(other[told[0]], plain).all(dim=1).any()
+    # what nobody is told, nobody learns
+    plain.square().sum().backward()
+    left_out = {"position": position.box, "modality": position.modality}[untold]
+    assert all(p.grad is None or p.grad.eq(0).all() for p in left_out.parameters())

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from geojepa.training.presets import preset
 from geojepa.training.sampling import (
+    dropped_half,
     passes_per_step,
     rows_of_pass,
     rows_of_step,
@@ -55,6 +56,17 @@ def test_batches_hold_nearly_equally_many_tokens(seed, tiles, tiles_seed):
     order = np.random.default_rng(seed).permutation(tiles)
     plain = [lengths[batch].sum() for batch in np.array_split(order, len(batches))]
     assert ours < 0.4 * np.std(plain)
+
+
+def test_halves_of_entities_are_dropped_as_often_as_stated():
+    steps = 20_000
+    config = preset("paper-gt")
+    drawn = [dropped_half(config, step) for step in range(steps)]
+    deviation = (0.15 * 0.85 * steps) ** 0.5
+    for half in ("tags", "geometry"):
+        assert abs(drawn.count(half) - 0.15 * steps) < 4 * deviation
+    assert drawn == [dropped_half(config, step) for step in range(steps)]
+    assert all(dropped_half(preset("paper-t"), step) is None for step in range(100))
 
 
 def test_each_epoch_and_seed_deals_anew():

@@ -20,6 +20,7 @@ from geojepa.files import sha256
 from geojepa.model.batch import Batches
 from geojepa.model.config import ModelConfig
 from geojepa.model.jepa import GeoJEPA
+from geojepa.training import record
 from geojepa.training.ahead import Pass, passes_ahead
 from geojepa.training.checkpoint import load_run, load_tensors
 from geojepa.training.config import config_to_dict
@@ -40,9 +41,9 @@ TINY = replace(preset("small-gti"), model=MODEL, epochs=3, batch_tiles=4)
 SCRIPT = """
 import json, sys
 from geojepa.data.corpus import Corpus
-from geojepa.training import loop
+from geojepa.training import loop, record
 from geojepa.training.config import config_from_dict
-loop.SAVE_SECONDS = 0.0
+record.SAVE_SECONDS = 0.0
 loop.pretrain(Corpus.open(sys.argv[1]), sys.argv[2], config_from_dict(json.loads(sys.argv[3])))
 """
 
@@ -183,6 +184,32 @@ def _without_images(corpus):
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(GeoJEPAError, match="give a whole number"):
         replace(TINY, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"momentum": (2.0, 1.0)}, "momentum"),
+        ({"learning_rate": -1.0}, "above 0"),
+        ({"learning_rate": float("nan")}, "above 0"),
+        ({"clip": 0.0}, "above 0"),
+    ],
+)
+def test_impossible_numbers_are_refused(wrong, says):
+    with pytest.raises(GeoJEPAError, match=says):
+        replace(TINY, **wrong)
+
+
+def test_a_diverged_run_says_so_and_keeps_its_last_good_checkpoint(
+    tiny_corpus, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(record, "SAVE_SECONDS", -1.0)
+    wild = replace(TINY, learning_rate=1e20, warm_up=0.0, epochs=20)
+    with pytest.raises(GeoJEPAError, match="training has diverged by step"):
+        pretrain(tiny_corpus, tmp_path / "a", wild)
+    kept, _ = load_tensors(tmp_path / "a/checkpoint.safetensors")
+    assert all(tensor.isfinite().all() for tensor in kept.values())
+    assert not (tmp_path / "a/model.safetensors").exists()
 
 
 def test_finished_run_names_its_code_and_weights(finished):

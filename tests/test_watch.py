@@ -11,10 +11,11 @@ from geojepa.data.corpus import Corpus
 from geojepa.data.labels import HEADLINE_SKILL
 from geojepa.data.splits import split
 from geojepa.model.batch import Batches
-from geojepa.training import loop
+from geojepa.training import loop, record
 from geojepa.training import watch as watching
 from geojepa.training.checkpoint import Best, load_run, load_tensors
 from geojepa.training.presets import preset
+from geojepa.training.run import Run
 from geojepa.training.sampling import masks_of_step
 from geojepa.training.watch import (
     DELTA,
@@ -117,6 +118,16 @@ def test_a_run_is_watched(run):
         assert row["probe"] <= 1
 
 
+@pytest.mark.parametrize("epochs", [1, 9, 10, 25, 29, 300])
+def test_quality_is_measured_about_ten_times_and_at_the_end(epochs):
+    config = replace(TINY, epochs=epochs, batch_tiles=10)
+    rows = np.arange(40)
+    run = Run(None, config, None, None, rows, rows, None)
+    looks = [step for step in range(1, run.steps + 1) if run.is_watched(step)]
+    assert looks[-1] == run.steps == 4 * epochs
+    assert min(epochs, 10) <= len(looks) <= 15
+
+
 def test_the_best_is_kept_by_probe_and_can_be_loaded(pooled, wide_corpus):
     run, config = pooled
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -135,7 +146,7 @@ def test_the_best_is_kept_by_probe_and_can_be_loaded(pooled, wide_corpus):
 
 def test_watching_changes_no_weight(pooled, wide_corpus, tmp_path, monkeypatch):
     run, config = pooled
-    monkeypatch.setattr(loop, "watch", lambda *_: {"effective_rank": 1.0})
+    monkeypatch.setattr(record, "watch", lambda *_: {"effective_rank": 1.0})
     blind = loop.pretrain(wide_corpus, tmp_path / "blind", config, "cpu")
     one, other = (load_tensors(folder / "model.safetensors")[0] for folder in (run, blind))
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -114,3 +114,5 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         _check(self, mean=("modality", "token"), sets=("mean", "sum"))
+        if not (self.beta > 0 and self.vicreg_weight >= 0):
+            raise GeoJEPAError("beta: give a number above 0; vicreg_weight: 0 or more")

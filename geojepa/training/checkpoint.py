@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from geojepa.errors import GeoJEPAError
 from geojepa.files import whole
+from geojepa.model.batch import Batches
+from geojepa.model.embedding import fit_codebook
 from geojepa.model.jepa import GeoJEPA
 from geojepa.model.modalities import backbone_of
 from geojepa.training.config import TrainConfig, config_from_dict
@@ -118,6 +121,16 @@ class Best:
             return
         self.facts = {"step": step, "measure": measure, "score": score}
         told = {name: repr(v) if name == "score" else str(v) for name, v in self.facts.items()}
+        save_tensors(self.path, dict(model.state_dict()), told)
+
+    def give_words(self, model: GeoJEPA, batches: Batches, rows: np.ndarray) -> None:
+        """Fit the codebook of the best weights to as many tiles as that of the last ones.
+
+        While a run is watched it is fitted to few. The model then holds the best weights.
+        """
+        weights, told = load_tensors(self.path)
+        load_weights(model, weights, self.path)
+        fit_codebook(model, batches, rows)
         save_tensors(self.path, dict(model.state_dict()), told)
 
 

@@ -23,6 +23,13 @@ class MaskConfig:
     """A fault of the released code: strategies are gone through in turn, again and again, each
     taken with its own share, so that the later ones get less than theirs."""
 
+    def __post_init__(self) -> None:
+        shares = [share for share, _, _ in self.strategies().values()]
+        if min(shares) < 0 or sum(shares) != 1000:
+            raise GeoJEPAError(f"masks: shares of {shares} per mille are not 1000 together")
+        if not 1 <= self.target_sets <= 8:
+            raise GeoJEPAError(f"target_sets {self.target_sets}: give a whole number from 1 to 8")
+
     def strategies(self) -> dict[str, tuple[int, int, int]]:
         """Strategy -> (share, size, least context), all per mille, in a fixed order."""
         names = ("random", "contiguous", "area", "modality")
@@ -93,6 +100,10 @@ class TrainConfig:
             value = getattr(self, name)
             if not least <= value <= most:
                 raise GeoJEPAError(f"{name} {value}: give a whole number from {least} to {most}")
+        if not all(0 <= momentum <= 1 for momentum in self.momentum):
+            raise GeoJEPAError(f"momentum {self.momentum}: give numbers from 0 to 1")
+        if not (self.learning_rate > 0 and self.clip > 0):
+            raise GeoJEPAError("learning_rate and clip: give numbers above 0")
         if self.averaged not in ("path", "encoder"):
             raise GeoJEPAError(f"averaged {self.averaged!r}: choose path or encoder")
         if self.warm_up + self.cooldown > 1 + 1e-9:

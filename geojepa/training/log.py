@@ -7,9 +7,17 @@ from typing import Any
 
 import torch
 
+from geojepa.errors import GeoJEPAError
 from geojepa.files import whole
 from geojepa.training.ahead import Arriving
 from geojepa.training.board import Board
+
+
+def diverged(step: int) -> GeoJEPAError:
+    """What to say where a loss or a weight is not a finite number."""
+    return GeoJEPAError(
+        f"training has diverged by step {step}: lower learning_rate or clip, in another folder"
+    )
 
 
 class Log:
@@ -25,6 +33,9 @@ class Log:
 
     Attributes:
         last: the last row written, as numbers.
+
+    Raises:
+        GeoJEPAError: when a row comes to be written whose loss is not a finite number.
     """
 
     def __init__(self, path: Path, first: int, board: Board | None = None):
@@ -62,8 +73,10 @@ class Log:
             return
         row, names, numbers = self.next
         found = dict(zip(names, numbers.tolist(), strict=True))
-        # JSON has no NaN
-        self.last = row | {k: None if math.isnan(v) else v for k, v in found.items()}
+        if not math.isfinite(found.get("loss", 0.0)):
+            raise diverged(row["step"])
+        # JSON has neither NaN nor infinity
+        self.last = row | {k: v if math.isfinite(v) else None for k, v in found.items()}
         self.file.write(json.dumps(self.last) + "\n")
         if self.board is not None:
             self.board.write(self.last)

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 
@@ -19,16 +20,26 @@ class Processes:
         rank: from 0; the first one alone writes files and speaks.
         world: how many there are.
         device: where this one computes.
+        group: all of them, to talk by way of their CPUs; None for one alone.
     """
 
     rank: int
     world: int
     device: torch.device
+    group: torch.distributed.ProcessGroup | None = None
 
     @property
     def is_first(self) -> bool:
         """Whether this process writes and speaks."""
         return self.rank == 0
+
+    def highest(self, value: int) -> int:
+        """The highest value that any process has; all ask together, and no GPU is waited for."""
+        if self.group is None:
+            return value
+        found = torch.tensor(value)
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=self.group)
+        return int(found)
 
 
 @contextmanager
@@ -56,8 +67,10 @@ def processes(device: str) -> Iterator[Processes]:
         yield Processes(0, 1, place)
         return
     torch.distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
+    # the first process may train a stage alone while the others wait
+    group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=1))
     try:
-        yield Processes(torch.distributed.get_rank(), world, place)
+        yield Processes(torch.distributed.get_rank(), world, place, group)
     finally:
         torch.distributed.destroy_process_group()
 

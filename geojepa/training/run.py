@@ -59,6 +59,12 @@ class Run:
         """Steps of the whole run."""
         return self.config.epochs * self.per_epoch
 
+    def is_watched(self, step: int) -> bool:
+        """Whether quality is measured after a step: ten times a run, at its end among them."""
+        epoch, rest = divmod(step, self.per_epoch)
+        is_due = rest == 0 and epoch % max(1, self.config.epochs // 10) == 0
+        return is_due or step == self.steps
+
     def passes(self, first: int) -> Iterator[Pass]:
         """The forward and backward passes of this process, from step `first` on."""
         config, here = self.config, self.processes

@@ -9,7 +9,7 @@ from geojepa.training.config import TrainConfig
 
 
 def optimizer_of(model: GeoJEPA, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW; vectors (norms, biases, the mask token) do not decay."""
+    """AdamW; vectors (norms, biases, the mask token) do not decay, matrices and tables do."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "decays": True},
