@@ -13,6 +13,7 @@ from geojepa.errors import GeoJEPAError
 
 Device = Literal["auto", "cpu", "cuda"]
 Rule = Literal["exact", "paper"]
+Weights = Literal["last", "best"]
 
 
 def city(out: Path = Path("data"), seed: int = 0, size: int = 28) -> None:
@@ -136,6 +137,10 @@ def pretrain(
     default = "small-gti" if corpus.has_images else "small-gt"
     config = replace(settings(preset or default), seed=seed, fold=fold, place=place)
     config = replace(config, compile=compile)
+    if image != "patches" and not config.model.has_image:
+        raise GeoJEPAError(
+            f"--image {image}: {config.preset} reads no images; choose a preset that ends in i"
+        )
     config = replace(config, model=replace(config.model, image=image))
     if epochs is not None:
         config = replace(config, epochs=epochs)
@@ -149,6 +154,7 @@ def embed(
     corpora: Annotated[list[Path], tyro.conf.Positional],
     out: Path,
     entities: bool = False,
+    weights: Weights = "last",
 ) -> None:
     """Write embeddings as GeoParquet: footprint or entity geometry, embedding, model id.
 
@@ -157,13 +163,17 @@ def embed(
         corpora: folders made by prepare.
         out: the GeoParquet file.
         entities: one row an entity instead of one a tile.
+        weights: of the run's end, or of its best moment by the probe on validation tiles.
     """
     from geojepa.data.corpus import Corpus
     from geojepa.model.embedding import write_embeddings
     from geojepa.training.checkpoint import load_run
+    from geojepa.training.processes import device_of
 
-    model, _, facts = load_run(run)
-    rows = write_embeddings(model, Corpus.open(corpora), out, facts, entities)
+    model, _, facts = load_run(run, weights)
+    model = model.to(device_of("auto"))
+    told = facts | {"weights": weights}
+    rows = write_embeddings(model, Corpus.open(corpora), out, told, entities)
     print(f"{out}: {rows} embeddings")
 
 
@@ -177,6 +187,7 @@ def benchmark(
     split: str | None = None,
     transductive: bool = False,
     rule: Rule = "exact",
+    weights: Weights = "last",
     out: Path | None = None,
 ) -> None:
     """Measure a run beside every baseline and print a tidy table.
@@ -191,6 +202,7 @@ def benchmark(
         split: such as "fold 1 of 5"; without, the splits that the runs held out.
         transductive: accept test tiles that the run was trained on, and say so in the table.
         rule: of the labels: ours, or the paper's on the tiles that it keeps.
+        weights: of the run's end, or of its best moment by the probe on validation tiles.
         out: also write the whole table to this CSV file.
     """
     from geojepa.data.corpus import Corpus
@@ -208,6 +220,7 @@ def benchmark(
         split,
         transductive,
         rule,
+        weights,
     )
     columns = ["system", "probe", "task", "rule", "masked", "thinned", "n_test", "positives"]
     columns += ["mae", "skill", "auroc", "average_precision", "spearman", "transductive"]

@@ -2,12 +2,14 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
 import geopandas
 import numpy as np
 import pandas as pd
+import pyarrow.parquet
 import pytest
 import rasterio
 import shapely
@@ -16,6 +18,8 @@ from rasterio.transform import from_bounds
 
 from geojepa.__main__ import main
 from geojepa.data.labels import TASKS
+from geojepa.model.embedding import embed_regions
+from geojepa.training.checkpoint import load_run, load_tensors, save_tensors
 
 
 @pytest.fixture
@@ -213,6 +217,34 @@ def test_unknown_preset_and_task(refused, tmp_path, tiny_corpus, run_folder):
     assert "rivers" in told
     assert all(task in told for task in TASKS)
     assert names_below(tmp_path) == set()
+
+
+def test_a_vision_model_for_a_preset_without_images(refused, tmp_path, tiny_corpus):
+    words = ("--out", tmp_path / "run", "--preset", "smoke-t", "--image", "facebook/dinov2-base")
+    told = refused("pretrain", tiny_corpus.paths[0], *words)
+    assert "smoke-t reads no images" in told
+    assert names_below(tmp_path) == set()
+
+
+@pytest.mark.parametrize("weights", ["last", "best"])
+def test_embeddings_are_of_the_weights_that_are_asked_for(
+    weights, geojepa, tmp_path, tiny_corpus, run_folder
+):
+    out, run = tmp_path / "e.parquet", tmp_path / "run"
+    shutil.copytree(run_folder, run)
+    tensors, told = load_tensors(run / "best.safetensors")
+    save_tensors(run / "best.safetensors", {k: v / 2 for k, v in tensors.items()}, told)
+    words = ("embed", run, tiny_corpus.paths[0], "--out", out, "--weights", weights)
+    assert geojepa(*words)[0] == 0
+    found = geopandas.read_parquet(out)
+    expected, other = (
+        np.stack(embed_regions(load_run(run, which)[0], tiny_corpus)["embedding"])
+        for which in (weights, {"last": "best", "best": "last"}[weights])
+    )
+    np.testing.assert_allclose(np.stack(found["embedding"]), expected, atol=1e-4)
+    assert np.abs(expected - other).max() > 0.1
+    told = json.loads(pyarrow.parquet.read_schema(out).metadata[b"geojepa"])
+    assert told["run"]["weights"] == weights
 
 
 def test_checkpoint_of_another_model(refused, tmp_path, tiny_corpus, run_folder):

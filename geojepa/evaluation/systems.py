@@ -23,6 +23,7 @@ from geojepa.model.embedding import embed_tiles, fit_codebook
 from geojepa.model.jepa import GeoJEPA
 from geojepa.training.checkpoint import load_run, read_config
 from geojepa.training.config import TrainConfig, config_from_dict
+from geojepa.training.processes import device_of
 
 
 def find_runs(folder: str | Path) -> list[Path]:
@@ -99,7 +100,8 @@ class Embedding:
         """Embeddings (len(rows), F), see `embed_tiles`."""
         asked = split.name if split and self.per_split else "", seed, rows.tobytes()
         if self.embedder is None or asked != self.embeds:
-            self.embedder = Embedder(self.model(split, seed), self.corpus, rows)
+            model = self.model(split, seed).to(device_of("auto"))
+            self.embedder = Embedder(model, self.corpus, rows)
             self.embeds = asked
         return self.embedder(hide)
 
@@ -161,7 +163,8 @@ class Pretrained(Embedding):
             )
         self.splits = list(dict.fromkeys(name for name, _ in self.runs))
         self.seeds = tuple(sorted({seed for _, seed in self.runs}))
-        self.name = name or f"GeoJEPA ({facts[0]['train']['preset']})"
+        about = facts[0]["train"]["preset"] + ", best weights" * (weights == "best")
+        self.name = name or f"GeoJEPA ({about})"
         model, config, _ = load_run(runs[0])
         self.config, self.settings = config.model, digest(config)
         self.modalities = config.model.modalities.upper()
@@ -206,6 +209,7 @@ def benchmark_run(
     split: str | None = None,
     transductive: bool = False,
     rule: str = "exact",
+    weights: Literal["last", "best"] = "last",
 ) -> Results:
     """Measure the runs of a folder beside every baseline, on the splits they held out.
 
@@ -215,11 +219,12 @@ def benchmark_run(
         tasks, masked, probes, transductive, rule: as in `benchmark`.
         probe_seeds: how many seeds for heads that draw.
         split: test on this split instead, such as "fold 1 of 5" or "place malta".
+        weights: of the runs, see `load_run`.
 
     Raises:
         GeoJEPAError: see `benchmark`; also if a run held nothing out and no split is named.
     """
-    trained = Pretrained(corpus, find_runs(run))
+    trained = Pretrained(corpus, find_runs(run), weights=weights)
     names = [split] if split else trained.splits
     if "none held out" in names:
         raise GeoJEPAError(
