@@ -80,11 +80,14 @@ def factors_of(base: TrainConfig) -> tuple[str, ...]:
 
 def changed(config: TrainConfig, changes: Changes) -> TrainConfig:
     """A config with some settings changed, named as in `config.json`: `model.registers`."""
+    # all of a part at once: half of a change may be no valid setting
+    parts: dict[str, dict[str, Any]] = {}
     for name, value in changes.items():
         part, _, setting = name.rpartition(".")
-        new = replace(getattr(config, part), **{setting: value}) if part else value
-        config = replace(config, **{part or name: new})
-    return config
+        parts.setdefault(part, {})[setting] = value
+    own = parts.pop("", {})
+    whole = {part: replace(getattr(config, part), **new) for part, new in parts.items()}
+    return replace(config, **own, **whole)
 
 
 def settings_named(name: str) -> TrainConfig:
