@@ -1,7 +1,8 @@
 """The ablation study: one part of a recipe changed at a time, compared on validation alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ def _alone(strategy: str) -> Changes:
     }
 
 
+def _of_size(size: int, least: int) -> Callable[[tuple], tuple]:
+    """A strategy with another size and least context, drawn as often as it was."""
+    return lambda before: (before[0], size, least)
+
+
 FACTORS: dict[str, Changes] = {
     "recipe": {},
     "loss: mean over tokens": {"loss.mean": "token"},
@@ -57,8 +63,8 @@ FACTORS: dict[str, Changes] = {
     "masks: contiguous alone": _alone("contiguous"),
     "masks: area alone": _alone("area"),
     "masks: modality alone": _alone("modality"),
-    "masks: smaller": {"masks.random": (250, 250, 100), "masks.area": (750, 200, 150)},
-    "masks: larger": {"masks.random": (250, 600, 100), "masks.area": (750, 550, 100)},
+    "masks: smaller": {"masks.random": _of_size(250, 100), "masks.area": _of_size(200, 150)},
+    "masks: larger": {"masks.random": _of_size(600, 100), "masks.area": _of_size(550, 100)},
     "encoder: no registers": {"model.registers": 0},
     "encoder: dropout": {"model.dropout": 0.1},
     "embedding: mean and max": {"model.pooling": "mean"},
@@ -79,12 +85,16 @@ def factors_of(base: TrainConfig) -> tuple[str, ...]:
 
 
 def changed(config: TrainConfig, changes: Changes) -> TrainConfig:
-    """A config with some settings changed, named as in `config.json`: `model.registers`."""
+    """A config with some settings changed, named as in `config.json`: `model.registers`.
+
+    A value may be a function of the one before.
+    """
     # all of a part at once: half of a change may be no valid setting
     parts: dict[str, dict[str, Any]] = {}
     for name, value in changes.items():
         part, _, setting = name.rpartition(".")
-        parts.setdefault(part, {})[setting] = value
+        before = reduce(getattr, name.split("."), config)
+        parts.setdefault(part, {})[setting] = value(before) if callable(value) else value
     own = parts.pop("", {})
     whole = {part: replace(getattr(config, part), **new) for part, new in parts.items()}
     return replace(config, **own, **whole)
