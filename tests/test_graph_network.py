@@ -204,7 +204,8 @@ def test_a_run_carries_its_network(tiny_corpus, tmp_path):
     config = replace(preset("smoke-gt"), epochs=1, geometry_steps=5)
     run = pretrain(tiny_corpus, tmp_path / "run", config, "cpu")
     model, _, facts = load_run(run)
-    assert set(facts["geometry_network"]) == {"loss", "distance", "within"}
+    assert set(facts["geometry_network"]) == {"loss", "distance", "within", "seconds"}
+    assert facts["seconds"] >= facts["geometry_network"]["seconds"] > 0
     assert not (run / "geometry.safetensors").exists()
     torch.manual_seed(config.seed)
     fresh = GraphNetwork(config.model.geometry_width)

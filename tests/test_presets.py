@@ -205,8 +205,9 @@ def test_token_mean_and_sum_over_sets():
 
 
 def test_what_contradicts_itself_is_refused():
+    masks = MaskConfig(area=(550, 350, 150), modality=(200, 450, 150))
     with pytest.raises(GeoJEPAError, match="second modality"):
-        TrainConfig(model=ModelConfig("t"), masks=MaskConfig(modality=(200, 450, 150)))
+        TrainConfig(model=ModelConfig("t"), masks=masks)
     with pytest.raises(GeoJEPAError, match="predictor_context"):
         ModelConfig(predictor_context="half")
     with pytest.raises(GeoJEPAError, match="not 1000 together"):
