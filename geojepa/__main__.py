@@ -137,10 +137,6 @@ def pretrain(
     default = "small-gti" if corpus.has_images else "small-gt"
     config = replace(settings(preset or default), seed=seed, fold=fold, place=place)
     config = replace(config, compile=compile)
-    if image != "patches" and not config.model.has_image:
-        raise GeoJEPAError(
-            f"--image {image}: {config.preset} reads no images; choose a preset that ends in i"
-        )
     config = replace(config, model=replace(config.model, image=image))
     if epochs is not None:
         config = replace(config, epochs=epochs)

@@ -222,7 +222,7 @@ def test_unknown_preset_and_task(refused, tmp_path, tiny_corpus, run_folder):
 def test_a_vision_model_for_a_preset_without_images(refused, tmp_path, tiny_corpus):
     words = ("--out", tmp_path / "run", "--preset", "smoke-t", "--image", "facebook/dinov2-base")
     told = refused("pretrain", tiny_corpus.paths[0], *words)
-    assert "smoke-t reads no images" in told
+    assert "modalities t have no images" in told
     assert names_below(tmp_path) == set()
 
 

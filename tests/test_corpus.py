@@ -60,7 +60,7 @@ def test_hash_tells_content_and_nothing_else(tmp_path):
 
 def test_hash_is_the_same_on_any_processor(city, tmp_path, monkeypatch):
     def hash_of(name):
-        return Corpus.open(prepare([city.extract], tmp_path / name, processes=1)).hash
+        return Corpus.open(prepare([city.extract], tmp_path / name, simplify=0.3, processes=1)).hash
 
     def inexact(function):
         # NumPy's last bit is another where a processor has other vector instructions
@@ -71,7 +71,8 @@ def test_hash_is_the_same_on_any_processor(city, tmp_path, monkeypatch):
         return call
 
     rng, first = np.random.default_rng(0), hash_of("a")
-    for name in ("sin", "cos", "tan", "arcsin", "arctan", "arctan2", "sinh", "arcsinh", "hypot"):
+    plain = ("sin", "cos", "tan", "sinh", "cosh", "hypot")
+    for name in (*plain, "arcsin", "arctan", "arctan2", "arcsinh"):
         monkeypatch.setattr(np, name, inexact(getattr(np, name)))
     assert hash_of("b") == first
 

@@ -6,7 +6,7 @@ exact web mercator. A tile is named 16_x_y with y counted from the north.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import asinh, atan, degrees, sinh, tan
+from math import asinh, atan, cosh, degrees, sinh, tan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,9 +37,8 @@ class Grid:
 
     def ground_m(self) -> np.ndarray:
         """Side in metres on the ground (T,), at the middle of the tile."""
-        v = self.frame[:, 1] + self.frame[:, 2] / 2
-        latitude = np.arctan(np.sinh((2 * v / TILES - 1) * np.pi))
-        return self.frame[:, 2] * EQUATOR_M / TILES * np.cos(latitude)
+        side = self.frame[:, 2]
+        return side * metres_a_unit(self.frame[:, 1] + side / 2)
 
 
 def save_grid(grid: Grid, path: Path) -> None:
@@ -99,6 +98,11 @@ def to_degrees(units: np.ndarray) -> np.ndarray:
     """Inverse of `to_units`."""
     lat = _each(lambda y: degrees(atan(sinh(y))), (2 * units[:, 1] / TILES - 1) * np.pi)
     return np.stack([units[:, 0] * 360.0 / TILES - 180.0, lat], axis=1)
+
+
+def metres_a_unit(v: np.ndarray) -> np.ndarray:
+    """Metres on the ground (n,) that a tile unit spans at `v`."""
+    return EQUATOR_M / TILES / _each(cosh, (2 * v / TILES - 1) * np.pi)
 
 
 def _each(function: Callable[[float], float], values: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ import shapely
 from geojepa.data.boxes import rotated_boxes
 from geojepa.data.cutting import Pieces, cut_to_footprints, cut_to_grid
 from geojepa.data.features import Features
-from geojepa.data.grid import EQUATOR_M, TILES, Grid
+from geojepa.data.grid import Grid, metres_a_unit
 from geojepa.data.labels import own_evidence, piece_facts
 from geojepa.data.vocabulary import Pair, Vocabulary
 
@@ -66,8 +66,7 @@ def cut_features(
 def _units(parts: np.ndarray, metres: float) -> np.ndarray:
     """Tile units (n,) that are `metres` on the ground at the middle of each part."""
     bounds = shapely.bounds(parts)
-    latitude = np.arctan(np.sinh(((bounds[:, 1] + bounds[:, 3]) / TILES - 1) * np.pi))
-    return metres * TILES / (EQUATOR_M * np.cos(latitude))
+    return metres / metres_a_unit((bounds[:, 1] + bounds[:, 3]) / 2)
 
 
 def _shares(features: Features, pieces: Pieces, footprints: Grid | None) -> np.ndarray:

@@ -7,6 +7,7 @@ import geopandas
 import numpy as np
 import shapely
 
+from geojepa.data.grid import TILES, to_units
 from geojepa.data.limits import MAX_ENTITIES, MIN_ENTITIES
 from geojepa.errors import GeoJEPAError
 
@@ -213,9 +214,8 @@ def _zoom_16(tiles: geopandas.GeoDataFrame) -> tuple[np.ndarray, np.ndarray]:
     column, row = (tiles[axis].to_numpy(np.int64, copy=True) for axis in "xy")
     odd = column < 0
     centre = shapely.centroid(tiles.geometry.to_numpy()[odd])
-    column[odd] = np.floor((shapely.get_x(centre) / 360 + 0.5) * 2**16)
-    north = np.arcsinh(np.tan(np.radians(shapely.get_y(centre))))
-    row[odd] = np.floor((0.5 - north / (2 * np.pi)) * 2**16)
+    u, v = to_units(shapely.get_coordinates(centre)).T
+    column[odd], row[odd] = np.floor(u), np.floor(TILES - v)
     return column, row
 
 

@@ -71,6 +71,11 @@ class ModelConfig:
         )
         if self.width % self.heads or self.predictor_width % self.predictor_heads:
             raise GeoJEPAError("a width is not a multiple of its heads; change one of the two")
+        if self.image != "patches" and not self.has_image:
+            raise GeoJEPAError(
+                f"image {self.image}: modalities {self.modalities} have no images; choose a preset "
+                "that ends in i"
+            )
 
     @property
     def has_geometry(self) -> bool:

@@ -72,29 +72,32 @@ class Record:
             weights = run.model.parameters()
             if not torch.stack([weight.isfinite().all() for weight in weights]).all():
                 raise diverged(step)
-        if is_watched:
-            speed = self.tokens / max(time.monotonic() - self.looked, 1e-9)
-            measured = watch(run.model, run.batches, run.config, run.rows, run.watched)
-            self.best.offer(run.model, step, measured)
-            row |= {"tokens_per_second": round(speed), **measured}
-            if peak := peak_of(run.processes.device):
-                facts = self.cost.facts(speed, peak, run.processes.world)
-                row["utilisation"] = facts["utilisation"]
-        self.log.write(row)
-        if is_watched:
+        measured = self._look(step) if is_watched else {}
+        self.log.write(row | measured)
+        if is_watched or is_due:
             self.log.flush()
-            if bar.disable:
-                told = ", ".join(f"{name} {value:.3f}" for name, value in measured.items())
-                loss = self.log.last["loss"]
-                print(f"step {step} of {run.steps}, loss {loss:.3f}, {told}", flush=True)
-            # looking is no training
-            self.tokens, self.looked = 0, time.monotonic()
         if self.log.last:
-            bar.set_postfix(loss=f"{self.log.last['loss']:.3f}", refresh=False)
+            loss = f"{self.log.last['loss']:.3f}"
+            bar.set_postfix(loss=loss, refresh=False)
+            if is_watched and bar.disable:
+                told = ", ".join(f"{name} {round(value, 3):,}" for name, value in measured.items())
+                print(f"step {step} of {run.steps}, loss {loss}, {told}", flush=True)
         if is_due:
-            self.log.flush()
             save_checkpoint(run.out, run.model, self.optimizer, step, self.seconds())
             self.saved = time.monotonic()
+
+    def _look(self, step: int) -> dict[str, float]:
+        """How good the representation is, and how fast training was since the last look."""
+        run = self.run
+        speed = self.tokens / max(time.monotonic() - self.looked, 1e-9)
+        measured = watch(run.model, run.batches, run.config, run.rows, run.watched)
+        self.best.offer(run.model, step, measured)
+        if peak := peak_of(run.processes.device):
+            facts = self.cost.facts(speed, peak, run.processes.world)
+            measured |= {"utilisation": facts["utilisation"]}
+        # looking is no training
+        self.tokens, self.looked = 0, time.monotonic()
+        return {"tokens_per_second": round(speed), **measured}
 
     def seconds(self) -> float:
         """For which the run has trained, over all its starts."""
