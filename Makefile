@@ -1,4 +1,6 @@
-# make reproduce   the whole study: corpus, pretraining, notebooks, figures
+# make reproduce   the whole study: corpus, pretraining, notebooks, figures, of lilliput or of
+#                  EXTRACT=.. [IMAGERY=.. CREDIT=..] [FOOTPRINTS=..]; PRESET=.. SEEDS=3 FOLDS=5
+#                  EPOCHS=3 DEVICE=cpu RUN=runs/a BACKBONES=.. CITY_SIZE=12 CORES=4
 # make test        format, types, notebooks, tests
 # make fuzz        prepare 500 spoilt files (N=.., SEED=..): no crash, no hang, nothing half; 5 minutes
 # make bench-data  how fast data are prepared and read, into results/data_speed; about half an hour
@@ -21,7 +23,7 @@
 # make lab         the notebooks in JupyterLab
 # make clean       caches, not data, corpora or runs
 #
-# A machine without a GPU needs no CUDA wheels:
+# PYTHON=python3.12 names another Python. A machine without a GPU needs no CUDA wheels:
 #   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make reproduce
 
 PYTHON ?= python3

@@ -38,7 +38,6 @@ def prepare(
     credit: str = "",
     simplify: float = 0.0,
     processes: int = 0,
-    features: tuple[Literal["geometry", "tags"], ...] = (),
 ) -> None:
     """Turn extracts (.osm.pbf, or GeoParquet of features) into one corpus.
 
@@ -52,21 +51,11 @@ def prepare(
         credit: whose the imagery is, as every figure will say; what the source says without.
         simplify: metres to which outlines are simplified; 0.3 halves many.
         processes: at work at once; as many as there are cores without.
-        features: of tokens, to be computed now and kept, rather than when first needed.
     """
     from geojepa.data.prepare import prepare as run
     from geojepa.data.prepare import prepared_text
 
     run(extracts, out, footprints, imagery, credit, simplify, processes)
-    if features:
-        from geojepa.data.corpus import Corpus
-        from geojepa.model.frozen import geometry_features, tag_features
-
-        corpus = Corpus.open(out)
-        if "geometry" in features:
-            geometry_features(corpus)
-        if "tags" in features:
-            tag_features(corpus)
     print(prepared_text(out))
 
 
@@ -151,6 +140,7 @@ def embed(
     out: Path,
     entities: bool = False,
     weights: Weights = "last",
+    device: Device = "auto",
 ) -> None:
     """Write embeddings as GeoParquet: footprint or entity geometry, embedding, model id.
 
@@ -160,6 +150,7 @@ def embed(
         out: the GeoParquet file.
         entities: one row an entity instead of one a tile.
         weights: of the run's end, or of its best moment by the probe on validation tiles.
+        device: where to compute.
     """
     from geojepa.data.corpus import Corpus
     from geojepa.model.embedding import write_embeddings
@@ -167,7 +158,7 @@ def embed(
     from geojepa.training.processes import device_of
 
     model, _, facts = load_run(run, weights)
-    model = model.to(device_of("auto"))
+    model = model.to(device_of(device))
     told = facts | {"weights": weights}
     rows = write_embeddings(model, Corpus.open(corpora), out, told, entities)
     print(f"{out}: {rows} embeddings")
@@ -184,6 +175,7 @@ def benchmark(
     transductive: bool = False,
     rule: Rule = "exact",
     weights: Weights = "last",
+    device: Device = "auto",
     out: Path | None = None,
 ) -> None:
     """Measure a run beside every baseline and print a tidy table.
@@ -193,12 +185,13 @@ def benchmark(
         corpora: folders made by prepare.
         task: of the five; all without.
         masked: only with the evidence of the task removed; both versions without.
-        probes: heads: LIN, MLP, kNN.
+        probes: heads: LIN, MLP, kNN, GBM.
         probe_seeds: seeds of the heads that draw.
         split: such as "fold 1 of 5"; without, the splits that the runs held out.
         transductive: accept test tiles that the run was trained on, and say so in the table.
         rule: of the labels: ours, or the paper's on the tiles that it keeps.
         weights: of the run's end, or of its best moment by the probe on validation tiles.
+        device: where to compute.
         out: also write the whole table to this CSV file.
     """
     from geojepa.data.corpus import Corpus
@@ -217,6 +210,7 @@ def benchmark(
         transductive,
         rule,
         weights,
+        device,
     )
     columns = ["system", "probe", "task", "rule", "masked", "thinned", "n_test", "positives"]
     columns += ["mae", "skill", "auroc", "average_precision", "spearman", "transductive"]

@@ -46,6 +46,9 @@ def main() -> int:
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
     parser.add_argument("--budget", default="420", help="seconds of the benchmark")
     options = parser.parse_args()
+    if options.corpus is None and options.parts is not PARTS:
+        for part in set(options.parts) & set(OF_A_CORPUS):
+            parser.error(f"part {part} needs a corpus: give --corpus")
     if not torch.cuda.is_available():
         print("check_gpu: no GPU is visible to torch; run it where there is one", file=sys.stderr)
         return 2
@@ -61,7 +64,9 @@ def main() -> int:
     }
     wanted = [part for part in options.parts if corpus or part not in OF_A_CORPUS]
     parts = {part: run(*commands[part]) for part in wanted}
-    print(*(f"{name}: {'well' if well else 'FAILED'}" for name, well in parts.items()), sep="\n")
+    for part in options.parts:
+        said = {True: "well", False: "FAILED", None: "not run: give --corpus"}[parts.get(part)]
+        print(f"{part}: {said}")
     return int(not all(parts.values()))
 
 

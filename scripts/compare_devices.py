@@ -32,8 +32,9 @@ def losses(corpus: Corpus, name: str, steps: int, device: str) -> list[float]:
     parts = training_split(corpus, train.fold)
     tiles = len(parts.train if parts else corpus.usable)
     epochs = math.ceil(steps / steps_per_epoch(tiles, train))
+    train = replace(train, model=model, epochs=epochs, bfloat16=False)
     with tempfile.TemporaryDirectory() as folder:
-        run = pretrain(corpus, folder, replace(train, model=model, epochs=epochs), device)
+        run = pretrain(corpus, folder, train, device)
         lines = (run / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line)["loss"] for line in lines[:steps]]
 

@@ -207,6 +207,22 @@ def test_seen_test_tiles_are_refused(corpus, folds):
         benchmark([honest], corpus, [one, split(corpus.tiles, 2)], ["bridge"], [True], ["LIN"])
 
 
+def test_footprints_of_another_corpus_may_be_the_test_tiles(corpus, folds):
+    """Grid tiles are told from one another by name, in any corpus; other footprints are not."""
+    arguments = (corpus, folds[:1], ["bridge"], [True], ["LIN"])
+    of_the_grid = Trained(corpus, np.array(["16_1_1"], object))
+    assert not benchmark([of_the_grid], *arguments).table.transductive.any()
+    unclear = Trained(corpus, np.array(["lilliput/7", "16_1_1"], object))
+    with pytest.raises(GeoJEPAError, match=r"2 footprints that this corpus .*--transductive"):
+        benchmark([unclear], *arguments)
+    assert benchmark([unclear], *arguments, transductive=True).table.transductive.all()
+
+
+def test_systems_of_one_name_are_refused(corpus, folds):
+    with pytest.raises(GeoJEPAError, match="Count: 2 systems have this name"):
+        benchmark([Count(corpus), Count(corpus)], corpus, folds)
+
+
 def test_features_are_asked_for_once_per_view(corpus, folds):
     system = Oracle(corpus)
     benchmark([system], corpus, folds, ["bridge", "max_speed"], probes=["LIN", "kNN"])

@@ -4,21 +4,17 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from geojepa.__main__ import main
 from geojepa.data.corpus import Corpus
-from geojepa.data.labels import TASKS
 from geojepa.data.prepare import prepare
 from geojepa.model import frozen
 from geojepa.model.feature_cache import Rows
-from geojepa.model.frozen import geometry_features, patch_features, tag_features
+from geojepa.model.frozen import geometry_features, patch_features
 from geojepa.model.geometry import encode_geometries
-from geojepa.model.tags import TagTable, entity_tag_embeddings
 
 # a process that computes the same features
 SCRIPT = """
@@ -85,12 +81,6 @@ def direct_geometry(corpus: Corpus, rows: np.ndarray) -> np.ndarray:
     return encode_geometries(data.geometry, data.box)
 
 
-def direct_tags(corpus: Corpus, rows: np.ndarray, hide: str | None = None) -> np.ndarray:
-    data = corpus.read(rows, hide)
-    table_rows = TagTable.load().lookup(corpus.vocabulary)
-    return entity_tag_embeddings(table_rows, data.tag_ids, data.cu_tags)
-
-
 def files(corpus: Corpus) -> list[Path]:
     return sorted((corpus.paths[0] / "features").iterdir())
 
@@ -104,11 +94,10 @@ def test_features_equal_direct_computation(corpus, monkeypatch):
     rows = shuffled(corpus)
     entity = corpus.read(rows).entity
     for _ in range(2):
-        geometry, tags = geometry_features(corpus), tag_features(corpus)
-        assert (geometry.dtype, tags.dtype) == (np.float32, np.float16)
-        assert len(geometry) == len(tags) == corpus.entities
+        geometry = geometry_features(corpus)
+        assert geometry.dtype == np.float32
+        assert len(geometry) == corpus.entities
         np.testing.assert_allclose(geometry[entity], direct_geometry(corpus, rows), atol=1e-6)
-        np.testing.assert_allclose(tags[entity], direct_tags(corpus, rows), rtol=1e-3, atol=1e-3)
 
 
 def test_features_are_mapped_and_never_written(corpus):
@@ -205,17 +194,11 @@ def test_damaged_files_are_computed_again(corpus, counted, damage):
 
 
 def test_another_encoder_and_another_corpus_have_files_of_their_own(corpus, twin, monkeypatch):
-    table = TagTable.load()
-    tag_features(corpus)
-    turned = everything(tag_features(corpus, replace(table, matrix=-table.matrix)))
-    np.testing.assert_array_equal(turned, -everything(tag_features(corpus)))
-    # the same numbers, given to other tags
-    tag_features(corpus, replace(table, tags=tuple(reversed(table.tags))))
     geometry_features(corpus)
     monkeypatch.setattr(frozen, "ENCODER_VERSION", 1000)
     geometry_features(corpus)
     first = {path.name for path in files(corpus)}
-    assert len(first) == 10
+    assert len(first) == 4
     geometry_features(Corpus.open(twin))
     assert not first & {path.name for path in files(Corpus.open(twin))}
 
@@ -230,9 +213,6 @@ def test_joined_corpora_read_the_files_of_each(corpus, twin, counted):
     found = geometry_features(joined)
     assert found.shape == (sum(both), frozen.GEOMETRY_DIM)
     np.testing.assert_allclose(found[entity], direct_geometry(joined, rows), atol=1e-6)
-    # the tags of the twin have other numbers in the joint vocabulary
-    tags = tag_features(joined)[entity]
-    np.testing.assert_allclose(tags, direct_tags(joined, rows), rtol=1e-3, atol=1e-3)
     assert found[np.empty(0, int)].shape == (0, frozen.GEOMETRY_DIM)
     assert len(counted) == computed
     assert len(patch_features(joined, MeanColour())) == 4 * int(joined.has_image.sum())
@@ -288,26 +268,3 @@ def test_two_processes_at_once_leave_one_whole_file(corpus, monkeypatch):
     assert len(theirs) == 1
     np.testing.assert_array_equal(ours, everything(theirs[0]))
     assert [path.suffix for path in files(corpus)] == [".json", ".npy"]
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_masked_views_share_the_sums_of_entities_that_lost_no_tag(corpus, task):
-    """And of no other: a hidden tag is in the cached sum."""
-    rows = np.arange(len(corpus))
-    plain, masked = corpus.read(rows), corpus.read(rows, task)
-    tags = np.zeros(corpus.entities, int)
-    tags[plain.entity] = np.diff(plain.cu_tags)
-    lost = tags[masked.entity] - np.diff(masked.cu_tags) > 0
-    cached, direct = tag_features(corpus)[masked.entity], direct_tags(corpus, rows, task)
-    np.testing.assert_allclose(cached[~lost], direct[~lost], rtol=1e-3, atol=1e-3)
-    if lost.any():
-        assert np.abs(cached[lost] - direct[lost]).max(axis=1).min() > 1e-2
-
-
-def test_prepare_computes_the_features_it_is_asked_for(city, tmp_path, monkeypatch, capsys):
-    words = ["prepare", str(city.extract), "--out", str(tmp_path / "c"), "--features"]
-    monkeypatch.setattr(sys, "argv", ["geojepa", *words, "geometry", "tags"])
-    main()
-    names = sorted(path.name for path in (tmp_path / "c" / "features").glob("*.npy"))
-    assert [name.partition("-")[0] for name in names] == ["geometry", "tags"]
-    assert "lilliput" in capsys.readouterr().out

@@ -14,6 +14,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import shapely
 from matplotlib import pyplot as plt
 from PIL import Image
@@ -280,6 +281,22 @@ def test_shares_are_counted_token_by_token(tiny_corpus: Corpus):
         assert mean[name, "predictions"] == pytest.approx(np.mean(counts))
     figure = masks.draw_tile_masks(tiny_corpus, row, table)
     assert len(figure.axes) == 4 * 5
+
+
+def test_a_picture_with_a_mask_of_its_own_can_lie_below_a_map(tiny_corpus, city, tmp_path):
+    """Four bands, the last an alpha: what `prepare` takes for imagery a map takes, too."""
+    with rasterio.open(city.imagery) as source:
+        rgb, profile = source.read(), source.profile | {"count": 4}
+    alpha = np.full_like(rgb[:1], 255)
+    alpha[:, : alpha.shape[1] // 2] = 0
+    path = tmp_path / "masked.tif"
+    with rasterio.open(path, "w", **profile, photometric="RGB", alpha="unspecified") as file:
+        file.write(np.concatenate([rgb, alpha]))
+    table = contents.tile_table(tiny_corpus).assign(part="train")
+    figure = contents.draw_split(tiny_corpus, table, str(path))
+    drawn = figure.axes[0].images[0].get_array()
+    assert set(np.unique(drawn[..., 3])) == {0, 255}
+    assert (drawn[..., 3] == 0).mean() > 0.2
 
 
 def test_every_figure_of_a_corpus_can_be_drawn(tiny_corpus: Corpus, city, tmp_path: Path):

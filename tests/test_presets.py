@@ -33,7 +33,7 @@ def test_paper_presets_have_the_published_sizes(modalities):
     assert parameters(model.predictor) / 1e6 == pytest.approx(predictor, abs=0.02)
 
 
-# METHOD.md, section 4, column by column: what is not of a network's size
+# the published settings, column by column: what is not of a network's size
 PUBLISHED = {
     "batch_tiles": (960, 384, 960, 432),
     "epochs": (300, 300, 300, 300),
@@ -162,7 +162,7 @@ def test_sequences_of_a_small_case():
 
 
 def test_unbalanced_draw_gives_modality_the_share_that_was_measured():
-    """A stated 20 % becomes 8.6 % (METHOD.md, section 4)."""
+    """A stated 20 % becomes 8.6 %, as counted in the released code."""
     stated = preset("paper-gti").masks
     assert stated.shares() == {"random": 200, "contiguous": 0, "area": 600, "modality": 200}
     drawn = replace(stated, is_unbalanced=True).shares()
@@ -210,6 +210,8 @@ def test_what_contradicts_itself_is_refused():
         TrainConfig(model=ModelConfig("t"), masks=masks)
     with pytest.raises(GeoJEPAError, match="predictor_context"):
         ModelConfig(predictor_context="half")
+    with pytest.raises(GeoJEPAError, match="encodings 'positon' is none of position, modality"):
+        ModelConfig(encodings=("positon",))
     with pytest.raises(GeoJEPAError, match="not 1000 together"):
         MaskConfig(random=(0, 450, 100))
     with pytest.raises(GeoJEPAError, match="target_sets"):

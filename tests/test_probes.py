@@ -27,10 +27,10 @@ def planted(task, n, seed, features=20):
 @pytest.mark.parametrize("shape", [(50, 7), (7, 50), (129, 129)], ids=str)
 def test_ridge_equals_the_closed_form(shape):
     draw = np.random.default_rng(0)
-    x, y = draw.normal(size=shape), draw.normal(size=shape[0])
-    x, y = x - x.mean(0), y - y.mean()
+    x, y = draw.normal(size=shape), draw.normal(size=(shape[0], 2))
+    x, y = x - x.mean(0), y - y.mean(0)
     penalties = np.array([0.1, 3.0, 1000.0])
-    for weights, penalty in zip(ridge(x, y, penalties).T, penalties, strict=True):
+    for weights, penalty in zip(ridge(x, y, penalties), penalties, strict=True):
         exact = np.linalg.solve(x.T @ x + penalty * np.eye(shape[1]), x.T @ y)
         np.testing.assert_allclose(weights, exact, rtol=1e-7, atol=1e-10)
 

@@ -103,7 +103,7 @@ def assert_equal_runs(one: Path, other: Path) -> None:
     (rows, weights), (others, their) = read(one), read(other)
     assert len(rows) == len(others) > 3
     for row, its in zip(rows, others, strict=True):
-        for name in ("step", "strategy", "tokens"):
+        for name in ("step", "strategy", "tokens", "context_share", "target_share"):
             assert row[name] == its[name]
         for name in ("loss", "prediction", "regulariser", "gradient_norm", "prediction_image"):
             if row[name] is not None:
@@ -264,7 +264,7 @@ def started_and_stopped(
 
 
 def test_sigterm_saves_and_the_same_command_goes_on(tiny_corpus, tmp_path):
-    config = replace(CONFIG, epochs=30, model=replace(MODEL, dropout=0.1))
+    config = replace(CONFIG, epochs=10, model=replace(MODEL, dropout=0.1))
     out = tmp_path / "run"
     code, said = started_and_stopped(tiny_corpus, out, config, 1, tmp_path)
     assert code == 143
@@ -294,7 +294,7 @@ def test_processes_without_a_common_folder_are_refused(tiny_corpus, tmp_path, mo
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_another_number_of_processes_goes_on(before, after, tiny_corpus, tmp_path):
-    config = replace(CONFIG, epochs=20)
+    config = replace(CONFIG, epochs=8)
     out = tmp_path / "run"
     process = subprocess.Popen(
         command(tiny_corpus, out, config, before, tmp_path),
@@ -343,6 +343,7 @@ def test_autocast_keeps_losses_wide(tiny_corpus):
     with torch.autocast("cpu", torch.bfloat16):
         losses = model(batch, masks, loss=config.loss)
     assert losses.total.dtype == torch.float32
+    assert losses.regulariser.dtype == torch.float32
     assert losses.prediction.item() == pytest.approx(exact.prediction.item(), rel=0.1)
     losses.total.backward()
     trained = [p for p in model.parameters() if p.requires_grad]

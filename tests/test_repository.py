@@ -79,6 +79,28 @@ def test_readme_names_only_commands_that_exist():
     assert named <= make_targets()
 
 
+def test_every_command_and_variable_is_told():
+    """Subcommands stand in the README, variables of make in its help or there."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.search(r"for f in \((.*?)\)", (ROOT / "geojepa/__main__.py").read_text())
+    assert {f"geojepa {name}" in readme for name in commands[1].split(", ")} == {True}
+    makefile = (ROOT / "Makefile").read_text()
+    told = readme + "".join(re.findall(r"^#.*\n", makefile, re.MULTILINE))
+    variables = re.findall(r"^([A-Z_]+) \?=", makefile, re.MULTILINE)
+    assert len(variables) > 10
+    assert not [name for name in variables if f"{name}=" not in told]
+
+
+def test_code_cites_no_page_that_a_reader_does_not_have():
+    named = {
+        name
+        for path in tracked()
+        if path.suffix == ".py"
+        for name in re.findall(r"\b[A-Z]+\.md\b", path.read_text(encoding="utf-8"))
+    }
+    assert {name for name in named if not (ROOT / name).exists()} <= {"FINDINGS.md"}
+
+
 def test_make_has_what_the_design_promises():
     assert {"reproduce", "test", "publish", "lab", "clean"} <= make_targets()
 

@@ -50,6 +50,9 @@ def test_joined_results_are_those_of_one_call(wide_corpus, tmp_path):
         join([joined, apart[1]])
     with pytest.raises(GeoJEPAError, match="different folds"):
         join([apart[0], measured((1,), held=(0, 1))])
+    for other in ({"rule": "paper"}, {"label_share": 0.01}):
+        with pytest.raises(GeoJEPAError, match="different rules or shares of the labels"):
+            join([apart[0], replace(apart[1], fits=apart[1].fits.assign(**other))])
     with pytest.raises(GeoJEPAError, match="older version"):
         join([apart[0], replace(apart[1], fits=apart[1].fits.drop(columns="settings"))])
     changed = measured((1,), replace(config, width=32))

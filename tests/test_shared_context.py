@@ -18,7 +18,7 @@ BATCHES = {
     "empty sets": ([4, 1, 9], [[0, 0, 0, 0], [1, 0, 2, 0], [5, 5, 5, 5]]),
     "no context": ([0, 3], [[2, 1, 0, 4], [1, 1, 1, 1]]),
     "block": ([64, 32], [[64, 32], [33, 0]]),
-    "long": ([129, 200], [[129, 63, 1, 7], [100, 50, 0, 63]]),
+    "long": ([129, 70], [[129, 63, 1, 7], [33, 5, 0, 65]]),
 }
 IMPLS = ["reference", "triton"]
 
@@ -42,7 +42,7 @@ def call(contexts, sets, **options):
 @pytest.mark.parametrize("impl", IMPLS)
 def test_it_is_as_exact_as_the_masked_softmax(impl, dtype, name):
     contexts, sets = BATCHES[name]
-    for head_dim in {"two sets": (16, 24, 32, 48, 64), "long": (24,)}.get(name, (32, 48)):
+    for head_dim in {"two sets": (16, 24, 64), "long": (24,)}.get(name, (32, 48)):
         assert_as_exact_as_torch(
             call(contexts, sets, impl=impl),
             inputs(contexts, sets, head_dim, dtype),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ from geojepa.data.labels import HEADLINE_SKILL
 from geojepa.data.prepare import prepare
 from geojepa.data.splits import split, split_by_place, tile_keys
 from geojepa.errors import GeoJEPAError
+from geojepa.evaluation.ablation import settings_named
 from geojepa.evaluation.benchmark import benchmark
 from geojepa.evaluation.study import compare_presets, held_cities
-from geojepa.evaluation.systems import Pretrained
+from geojepa.evaluation.systems import Pretrained, benchmark_run
+from geojepa.training.loop import pretrain
 
 NOTEBOOK = Path(__file__).parent.parent / "notebooks/10_study.ipynb"
 
@@ -146,6 +149,21 @@ def test_notebook_draws_the_comparison(wide_corpus, tmp_path):
     measured = longer.set_index("system")["skill"]
     own = base_of_fold(tmp_path / "run/smoke-t/fold0-seed0", wide_corpus)
     assert measured["smoke-t"] == pytest.approx(own)
+
+
+def test_best_weights_are_not_tested_where_their_labels_chose_them(wide_corpus, tmp_path):
+    """The validation tiles of a run are in no gradient; of its best weights they are no test."""
+    config = replace(settings_named("smoke-t"), epochs=1)
+    run = pretrain(wide_corpus, tmp_path / "fold0-seed0", config, "cpu")
+    held = split(wide_corpus.tiles, 0)
+    keys = tile_keys(wide_corpus.tiles)
+    for weights, rows in (("last", [held.train]), ("best", [held.train, held.validation])):
+        seen = Pretrained(wide_corpus, [run], weights=weights).seen(held, 0)
+        assert sorted(seen) == sorted(keys[np.concatenate(rows)])
+    with pytest.raises(GeoJEPAError, match="test tiles"):
+        benchmark_run(
+            run, wide_corpus, ("bridge",), (True,), ("LIN",), split="fold 1 of 5", weights="best"
+        )
 
 
 def base_of_fold(run, corpus):

@@ -160,7 +160,7 @@ def test_an_entity_is_the_sum_of_its_tags_also_where_it_has_none(table):
     cu = np.concatenate([[0], np.cumsum(sizes)])
     tag_ids = rng.integers(0, 50, cu[-1]).astype(np.int32)
     tag_ids[0] = 0
-    out = entity_tag_embeddings(rows, tag_ids, cu)
+    out = entity_tag_embeddings(rows, tag_ids, cu, table)
     assert out.shape == (7, TAG_DIM)
     assert out.dtype == np.float32
     for n in range(7):
@@ -174,8 +174,8 @@ def test_an_entity_is_the_sum_of_its_tags_also_where_it_has_none(table):
 def test_no_entities_and_no_tags_give_empty_and_zero_embeddings(table):
     none = np.zeros(0, np.int32)
     rows = table.lookup([("building", "yes")])
-    assert entity_tag_embeddings(rows, none, np.zeros(1, np.int64)).shape == (0, TAG_DIM)
-    assert not entity_tag_embeddings(rows, none, np.zeros(4, np.int64)).any()
+    assert entity_tag_embeddings(rows, none, np.zeros(1, np.int64), table).shape == (0, TAG_DIM)
+    assert not entity_tag_embeddings(rows, none, np.zeros(4, np.int64), table).any()
 
 
 def test_a_file_that_is_no_table_is_refused_by_name(tmp_path):

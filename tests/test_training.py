@@ -24,10 +24,11 @@ from geojepa.training import record
 from geojepa.training.ahead import Pass, passes_ahead
 from geojepa.training.checkpoint import load_run, load_tensors
 from geojepa.training.config import config_to_dict
-from geojepa.training.gradients import shares_of
+from geojepa.training.gradients import add_gradients
 from geojepa.training.log import Log
 from geojepa.training.loop import pretrain
 from geojepa.training.presets import preset
+from geojepa.training.processes import Processes
 from geojepa.training.rank import effective_rank
 from geojepa.training.sampling import masks_of_step
 from geojepa.training.schedule import learning_rate, optimizer_of, set_schedules
@@ -78,8 +79,9 @@ def test_run_folder_is_complete(finished, tiny_corpus):
         hidden = 1 - line["context_share"]
         assert 0 < hidden / 4 <= line["target_share"] <= hidden + 1e-9 < 1
     parts = split(tiny_corpus.tiles, 0)
-    seen = json.loads((finished / "seen.json").read_text())["tiles"]
-    assert sorted(seen) == sorted(tile_keys(tiny_corpus.tiles.iloc[parts.train]))
+    seen = json.loads((finished / "seen.json").read_text())
+    for name, rows in (("tiles", parts.train), ("validation", parts.validation)):
+        assert sorted(seen[name]) == sorted(tile_keys(tiny_corpus.tiles.iloc[rows]))
 
 
 def test_same_seed_gives_the_same_weights_and_another_does_not(finished, tiny_corpus, tmp_path):
@@ -162,7 +164,9 @@ def test_shares_are_those_of_the_tokens(tiny_corpus):
     batch = Batches(tiny_corpus, MODEL)(tiny_corpus.usable[:5])
     strategy, masks, _ = masks_of_step(batch, TINY, 1)
     ahead = Pass(0, batch, strategy, masks, Sizes.of(masks.sizes.tolist()), None)
-    context, target = shares_of(ahead)
+    here = Processes(0, 1, torch.device("cpu"))
+    terms, _ = add_gradients(GeoJEPA(MODEL), TINY, here, iter([ahead]), 1)
+    context, target = terms["context_share"], terms["target_share"]
     assert context == pytest.approx(masks.context.float().mean().item())
     in_set = [(masks.targets >> m & 1).float().mean().item() for m in range(masks.target_sets)]
     assert target == pytest.approx(np.mean(in_set))
@@ -193,6 +197,11 @@ def test_settings_out_of_range_are_refused(wrong):
         ({"learning_rate": -1.0}, "above 0"),
         ({"learning_rate": float("nan")}, "above 0"),
         ({"clip": 0.0}, "above 0"),
+        ({"warm_up": float("nan")}, "warm_up nan: give numbers from 0 to 1"),
+        ({"cooldown": -0.5}, "cooldown"),
+        ({"final_learning_rate": -1.0}, "final_learning_rate"),
+        ({"weight_decay": (0.1, float("nan"))}, "weight_decay"),
+        ({"averaged": "predictor"}, "none of path, encoder"),
     ],
 )
 def test_impossible_numbers_are_refused(wrong, says):

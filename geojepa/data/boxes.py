@@ -1,4 +1,4 @@
-"""Exact minimum rotated rectangles (METHOD.md, section 2), vectorised over ragged hulls."""
+"""Exact minimum rotated rectangles, vectorised over ragged hulls."""
 
 import numpy as np
 import shapely

@@ -102,8 +102,8 @@ def is_entity(
 ) -> np.ndarray:
     """(n,) whether cleaned tags make an entity of this kind; see `meaning.LEFT` for masked views.
 
-    A boundary that is not a point is none unless another key describes it as well
-    (METHOD.md, section 2); `type` alone says only how a relation's area is built.
+    A boundary that is not a point is none unless another key describes it as well; `type` alone
+    says only how a relation's area is built.
     """
     return tags.say(tells) & ((kind == POINT) | ~tags.say(Says.BOUNDARY) | tags.say(main))
 

@@ -1,7 +1,20 @@
 """The five labels of a tile, by two rules, and the evidence that their masked versions hide.
 
-BENCHMARK.md states both rules: `exact`, the default, and `paper`, which follows the published
-generator so that numbers can be set side by side.
+Rule `exact`, the default; what the masked version of a task removes stands in brackets:
+
+- traffic_signals: nodes with highway=traffic_signals, crossing=traffic_signals or
+  crossing:signals=yes (those; elsewhere these tags, and keys that start with traffic_signals);
+- building_count: buildings, each in the tile of its representative point (every entity with a key
+  building or building:*);
+- max_speed: the highest maxspeed of a highway that meets the tile, km/h; tiles with none are left
+  out (tags whose key contains maxspeed);
+- bridge: 1 where an entity that meets the tile has bridge=*, not no, or man_made=bridge (bridge,
+  bridge:*, layer; entities with man_made=bridge or type=bridge);
+- car_bridge: 1 where such a bridge is a highway for cars (as bridge).
+
+Rule `paper` follows the published generator so that numbers can be set side by side: it looks for
+words anywhere in the raw tags of clipped pieces, relations ignored, and keeps a share of the tiles
+of label 0. A road named Cambridge Street is a bridge there.
 """
 
 from typing import Any

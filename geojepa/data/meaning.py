@@ -1,6 +1,6 @@
 """What a single tag says, for the labels, for their masked views and for an entity's kind.
 
-Two label rules read tags: `exact`, of BENCHMARK.md, reads cleaned tags by key and value; `paper`
+Two label rules (`data/labels.py`) read tags: `exact` reads cleaned tags by key and value; `paper`
 follows the published generator, which looks for words anywhere in raw tags.
 """
 

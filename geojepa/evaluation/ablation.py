@@ -140,7 +140,7 @@ def screen_factors(
         factors: of `FACTORS`, the recipe among them, several together with " + " between; or names
             of presets, which are trained for as many epochs; all that the recipe can be changed by
             without.
-        device: of pretraining.
+        device: of pretraining and embedding.
         seeds: runs of each, from the base's seed on.
 
     Raises:
@@ -155,13 +155,13 @@ def screen_factors(
     }
     part = screen(corpus.tiles, base.fold)
     numbers = range(base.seed, base.seed + seeds)
-    systems: list[System] = [Untrained(corpus, base.model, numbers)]
+    systems: list[System] = [Untrained(corpus, base.model, numbers, device)]
     for name, config in configs.items():
         runs = []
         for seed in numbers:
             folder = Path(out) / slug(name) / f"seed{seed}"
             runs.append(pretrain(corpus, folder, replace(config, seed=seed), device))
-        systems.append(Pretrained(corpus, runs, name))
+        systems.append(Pretrained(corpus, runs, name, device=device))
     return benchmark(
         [*baselines(corpus), *systems], corpus, [part], HEADLINE_SKILL, (True,), (PROBE,)
     )

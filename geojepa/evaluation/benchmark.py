@@ -1,5 +1,6 @@
 """The benchmark: every system under every head, task, view and split, kept as predictions."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -51,11 +52,15 @@ def benchmark(
             further thinned ones; masked views hide the evidence of rule `exact`.
 
     Raises:
-        GeoJEPAError: unknown task or probe, or a system has seen the test tiles.
+        GeoJEPAError: unknown task or probe, two systems of one name, or a system has seen the
+            test tiles.
     """
     _check_names("task", tasks, TASKS)
     _check_names("probe", probes, tuple(PROBES))
     _check_names("rule", [rule], RULES)
+    for name, count in Counter(one.name for one in systems).items():
+        if count > 1:
+            raise GeoJEPAError(f"{name}: {count} systems have this name; give each its own")
     tiles = corpus.tiles
     keys = tile_keys(tiles)
     sets = _tile_sets(corpus, keys, tasks, rule)
@@ -110,24 +115,38 @@ def _check_names(what: str, names: Sequence[str], known: Sequence[str]) -> None:
             raise GeoJEPAError(f"{what} '{name}': there is none; choose from {', '.join(known)}")
 
 
-def refuse_seen(name: str, seen: np.ndarray, test: np.ndarray, transductive: bool) -> bool:
-    """Return whether a system was trained on any test tile, which only `transductive` allows.
+def refuse_seen(
+    name: str, seen: np.ndarray, test: np.ndarray, keys: np.ndarray, transductive: bool
+) -> bool:
+    """Return whether a system has seen any test tile, which only `transductive` allows.
+
+    Grid tiles are the same in every corpus. Of other footprints, those of another corpus may
+    cover any ground.
 
     Args:
         name: of the system.
-        seen, test: `tile_keys` of the tiles it was trained on and of the test tiles.
+        seen, test, keys: `tile_keys` of the tiles that it has seen, of the test tiles, and of all
+            tiles of the corpus.
         transductive: whether that is accepted.
 
     Raises:
-        GeoJEPAError: it was, and it is not accepted.
+        GeoJEPAError: it has, or may have, and that is not accepted.
     """
     count = int(np.isin(test, seen).sum())
+    others = seen[~np.isin(seen, keys)]
+    is_unclear = len(others) > 0 and any("/" in key for key in [*others, *test])
     if count and not transductive:
         raise GeoJEPAError(
             f"{name}: was trained on {count} of {len(test)} test tiles; test on the split that it"
             " was trained for, or accept it with --transductive"
         )
-    return count > 0
+    if is_unclear and not transductive:
+        raise GeoJEPAError(
+            f"{name}: was trained on {len(others)} footprints that this corpus does not have, and"
+            " which may cover its test tiles; test on the corpus that it was trained on, or accept"
+            " it with --transductive"
+        )
+    return count > 0 or is_unclear
 
 
 def _has_seen(
@@ -136,7 +155,7 @@ def _has_seen(
     seen = system.seen(split, seed)
     if seen is None:
         return False
-    return refuse_seen(system.name, seen, keys[split.test], transductive)
+    return refuse_seen(system.name, seen, keys[split.test], keys, transductive)
 
 
 def _tile_sets(

@@ -26,7 +26,8 @@ def half_fraction(factors: Sequence[str]) -> tuple[str, ...]:
     """
     if len(set(factors)) != len(LETTERS) or "recipe" in factors:
         raise GeoJEPAError(
-            f"a half fraction is of four changes, not of {len(factors)}: {'; '.join(factors)}"
+            "a half fraction changes four parts: name four different factors, without recipe, "
+            f"not {'; '.join(factors)}"
         )
     return ("recipe", *map(TOGETHER.join, (*combinations(factors, 2), tuple(factors))))
 

@@ -13,17 +13,21 @@ def join(parts: Sequence[Results]) -> Results:
     """Results of several calls as one; what several of them measured is taken from the first.
 
     Raises:
-        GeoJEPAError: they are of different tiles or splits, or systems of one name of other
-            settings, or one of them adds nothing.
+        GeoJEPAError: they are of different tiles, labels or splits, or systems of one name of
+            other settings, or one of them adds nothing.
     """
     if any("settings" not in part.fits for part in parts):
-        raise GeoJEPAError("results of an older version say too little to be joined")
+        raise GeoJEPAError("results of an older version say too little to be joined; measure anew")
     counts = np.cumsum([0, *(part.fits["fit"].max() + 1 for part in parts)])
     pairs = list(zip(parts, counts[:-1].tolist(), strict=True))
     fits = pd.concat([p.fits.assign(fit=p.fits["fit"] + at) for p, at in pairs])
     found = pd.concat([p.predictions.assign(fit=p.predictions["fit"] + at) for p, at in pairs])
     if fits["corpus"].nunique() > 1:
         raise GeoJEPAError("results of different corpora cannot be joined; measure them on one")
+    if len(fits[["rule", "label_share"]].drop_duplicates()) > 1:
+        raise GeoJEPAError(
+            "results by different rules or shares of the labels cannot be joined; measure alike"
+        )
     settings = fits.groupby("system")["settings"].nunique()
     if (settings > 1).any():
         raise GeoJEPAError(
@@ -32,7 +36,9 @@ def join(parts: Sequence[Results]) -> Results:
         )
     splits = {frozenset(zip(p.fits["split"], p.fits["fold"], strict=True)) for p in parts}
     if len(splits) > 1:
-        raise GeoJEPAError("results of different folds or cities cannot be joined as one")
+        raise GeoJEPAError(
+            "results of different folds or cities cannot be joined as one; hold out the same"
+        )
     kept = fits.drop_duplicates([*ROW, "fold", "seed", "probe_seed"])
     for part, at in pairs:
         if not kept["fit"].isin(part.fits["fit"] + at).any():

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from sklearn.linear_model import Ridge
 from tqdm import tqdm
 
 from geojepa.data.corpus import Corpus
@@ -18,7 +17,7 @@ from geojepa.data.splits import FOLDS, blocks, folds, split, tile_keys
 from geojepa.errors import GeoJEPAError
 from geojepa.evaluation.image_tokens import Tokens
 from geojepa.evaluation.metrics import block_draws, hashed, interval, replicate
-from geojepa.evaluation.probes import PENALTIES, Standard, one_thread
+from geojepa.evaluation.probes import PENALTIES, Standard, one_thread, ridge
 
 # tokens read of a tile, and images in memory at once
 DRAWS, LOT = 4, 32
@@ -210,21 +209,14 @@ def held_out(
         scale, aim = Standard.of(x[train].reshape(-1, x.shape[2])), Standard.of(y[train])
         inputs = [scale(x[rows].reshape(-1, x.shape[2])) for rows in parts]
         targets = [aim(y[rows]).repeat(x.shape[1], axis=0) for rows in parts]
-        fitted = [
-            Ridge(alpha=penalty * len(inputs[0])).fit(inputs[0], targets[0])
-            for penalty in PENALTIES[::2]
-        ]
-        best = min(fitted, key=lambda one: _squares(one, inputs[1], targets[1]).mean())
-        missed = _squares(best, inputs[2], targets[2]).sum(1)
+        fitted = ridge(inputs[0], targets[0], PENALTIES[::2] * len(inputs[0]))
+        best = min(fitted, key=lambda weights: np.square(inputs[1] @ weights - targets[1]).mean())
+        missed = np.square(inputs[2] @ best - targets[2]).sum(1)
         error[test] = missed.reshape(len(test), -1).mean(1)
         spread[test] = np.square(aim(y[test])).sum(1)
     return error, spread
 
 
-def _squares(fitted: Ridge, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    # a single column is predicted without its axis
-    return np.square(fitted.predict(x).reshape(y.shape) - y)
-
-
 def r2_of(weight: np.ndarray, error: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """R2 of errors beside those of the train mean, both (T,), for each row of weights (R, T)."""
     return 1 - (weight @ error) / (weight @ spread)

@@ -67,9 +67,7 @@ def mae_positive(label: np.ndarray, value: np.ndarray) -> float:
     return float(np.abs(label - value)[positive].mean()) if positive.any() else float("nan")
 
 
-def thinned(
-    label: np.ndarray, place: np.ndarray, keys: np.ndarray, seed: int = 0, share: float = 1.0
-) -> np.ndarray:
+def thinned(label: np.ndarray, place: np.ndarray, keys: np.ndarray, seed: int = 0) -> np.ndarray:
     """Draw label-0 tiles down, never up, to the positives of their place.
 
     The draw depends on seed and tile alone, not on the order of rows or on other tiles.
@@ -78,7 +76,6 @@ def thinned(
         label: (T,), NaN where a tile has none; such tiles are dropped.
         place, keys: (T,) strings, the tile's place and its unique name.
         seed: of the draw.
-        share: zeros kept for each positive.
 
     Returns:
         (T,) bool, the tiles kept.
@@ -87,7 +84,7 @@ def thinned(
     draw = hashed(keys, f"thin {seed}")
     for name in np.unique(place):
         zeros = np.flatnonzero((place == name) & (label == 0))
-        room = int(share * np.count_nonzero(keep & (place == name)))
+        room = np.count_nonzero(keep & (place == name))
         keep[zeros[np.argsort(draw[zeros])[:room]]] = True
     return keep
 
@@ -98,12 +95,12 @@ def hashed(keys: np.ndarray, salt: str) -> np.ndarray:
     return np.frombuffer(b"".join(digests), np.uint64)
 
 
-def block_draws(count: int, replicates: int = REPLICATES, seed: int = 0) -> np.ndarray:
+def block_draws(count: int, replicates: int = REPLICATES) -> np.ndarray:
     """How often each bootstrap draws each of `count` blocks: (1 + replicates, count).
 
     The first row is ones, the sample itself.
     """
-    draw = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), replicates)
+    draw = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), replicates)
     return np.concatenate([np.ones((1, count), np.int64), draw])
 
 

@@ -16,6 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import ThreadpoolController
 from torch import nn
 
+from geojepa.errors import GeoJEPAError
 from geojepa.evaluation.metrics import BINARY
 
 COUNTS = frozenset({"traffic_signals", "building_count"})
@@ -121,7 +122,7 @@ class Standard:
 def ridge(x: np.ndarray, y: np.ndarray, penalties: np.ndarray) -> np.ndarray:
     """Solve |x w - y|^2 + penalty |w|^2 exactly for every penalty, by one eigendecomposition.
 
-    Shapes: x (n, F) and y (n,), both centred; penalties (P,), positive; result (F, P).
+    Shapes: x (n, F) and y (n, S), both centred; penalties (P,), positive; result (P, F, S).
     """
     if x.shape[0] < x.shape[1]:
         power, basis = np.linalg.eigh(x @ x.T)
@@ -129,7 +130,8 @@ def ridge(x: np.ndarray, y: np.ndarray, penalties: np.ndarray) -> np.ndarray:
     else:
         power, basis = np.linalg.eigh(x.T @ x)
         right, left = basis.T @ (x.T @ y), basis
-    return left @ (right[:, None] / (np.maximum(power, 0)[:, None] + penalties))
+    shrunk = right / (np.maximum(power, 0)[:, None] + penalties[:, None, None])
+    return left @ shrunk
 
 
 def _linear(task, x, y, x_val, y_val, seed) -> tuple[Raw, str]:
@@ -143,9 +145,9 @@ def _linear(task, x, y, x_val, y_val, seed) -> tuple[Raw, str]:
 
 def _ridge(x, y, x_val, y_val) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
     mean = y.mean()
-    weights = ridge(x, y - mean, PENALTIES * len(x))
-    best = int(np.square(x_val @ weights + mean - y_val[:, None]).mean(0).argmin())
-    return lambda f: f @ weights[:, best] + mean, f"penalty {PENALTIES[best]:g}"
+    weights = ridge(x, (y - mean)[:, None], PENALTIES * len(x))[..., 0]
+    best = int(np.square(weights @ x_val.T + mean - y_val).mean(1).argmin())
+    return lambda f: f @ weights[best] + mean, f"penalty {PENALTIES[best]:g}"
 
 
 def _neighbours(task, x, y, x_val, y_val, seed) -> tuple[Raw, str]:
@@ -213,7 +215,7 @@ def _train_mlp(tensors, labels, loss) -> tuple[nn.Module, int]:
     )
     optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
     size = 64 if len(x) < 1000 else 256
-    least, best, at = float("inf"), net.state_dict(), -1
+    least, best, at = float("inf"), {}, -1
     for epoch in range(EPOCHS):
         net.train()
         for rows in torch.randperm(len(x)).split(size):
@@ -228,6 +230,8 @@ def _train_mlp(tensors, labels, loss) -> tuple[nn.Module, int]:
             best = {name: tensor.clone() for name, tensor in net.state_dict().items()}
         if epoch - at >= PATIENCE:
             break
+    if not best:
+        raise GeoJEPAError("MLP head: its loss is never a finite number; look at the features")
     net.load_state_dict(best)
     return net.eval(), at + 1
 

@@ -53,11 +53,11 @@ def compare_presets(
         held: what is held out and tested on: numbers of folds, which are pooled, or cities.
         seeds: of pretraining, for each preset and each part held out.
         epochs: of every run; 0 for those of the first preset.
-        device: of pretraining.
+        device: of pretraining and embedding.
     """
     epochs = epochs or settings_named(names[0]).epochs
     splits = [_split(corpus, part) for part in held]
-    systems: list[System] = [Untrained(corpus, settings_named(names[0]).model, seeds)]
+    systems: list[System] = [Untrained(corpus, settings_named(names[0]).model, seeds, device)]
     for name in names:
         folder = Path(out) / slug(name)
         runs = [
@@ -65,7 +65,7 @@ def compare_presets(
             for part in held
             for seed in seeds
         ]
-        systems.append(Pretrained(corpus, runs, name))
+        systems.append(Pretrained(corpus, runs, name, device=device))
     return benchmark([*baselines(corpus), *systems], corpus, splits, TASKS, (True,), (PROBE,))
 
 
@@ -93,13 +93,13 @@ def compare_longer(
     epochs = epochs or settings_named(usual).epochs
     part = _split(corpus, held)
     runs = [_train(corpus, out / slug(usual), usual, held, n, epochs, device) for n in seeds]
-    systems: list[System] = [Pretrained(corpus, runs, usual)]
+    systems: list[System] = [Pretrained(corpus, runs, usual, device=device)]
     for name in names:
         folder = out / f"{slug(name)}-{times}-times"
         run = _train(corpus, folder, name, held, seeds[0], times * epochs, device)
         other = "" if name == usual else f", {name.removeprefix(usual + TOGETHER)}"
         systems += [
-            Pretrained(corpus, [run], f"{times} times as long{other} ({weights})", weights)
+            Pretrained(corpus, [run], f"{times} times as long{other} ({weights})", weights, device)
             for weights in ("last", "best")
         ]
     return benchmark(systems, corpus, [part], HEADLINE_SKILL, (True,), (PROBE,))

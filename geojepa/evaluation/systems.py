@@ -87,6 +87,7 @@ class Embedding:
     probes = None
     per_split: bool
     corpus: Corpus
+    computes_on: torch.device
     embedder: Embedder | None = None
     embeds: tuple = ()
 
@@ -100,7 +101,7 @@ class Embedding:
         """Embeddings (len(rows), F), see `embed_tiles`."""
         asked = split.name if split and self.per_split else "", seed, rows.tobytes()
         if self.embedder is None or asked != self.embeds:
-            model = self.model(split, seed).to(device_of("auto"))
+            model = self.model(split, seed).to(self.computes_on)
             self.embedder = Embedder(model, self.corpus, rows)
             self.embeds = asked
         return self.embedder(hide)
@@ -113,8 +114,11 @@ class Untrained(Embedding):
     seconds = 0.0
     device = "cpu"
 
-    def __init__(self, corpus: Corpus, config: ModelConfig, seeds: Sequence[int]) -> None:
+    def __init__(
+        self, corpus: Corpus, config: ModelConfig, seeds: Sequence[int], device: str = "auto"
+    ) -> None:
         self.config = config
+        self.computes_on = device_of(device)
         self.seeds = tuple(seeds)
         self.modalities = config.modalities.upper()
         self.corpus = corpus
@@ -149,7 +153,9 @@ class Pretrained(Embedding):
         runs: Sequence[Path],
         name: str = "",
         weights: Literal["last", "best"] = "last",
+        device: str = "auto",
     ) -> None:
+        self.computes_on = device_of(device)
         facts = [read_config(run) for run in runs]
         self.runs = {
             (one["split"]["name"], one["train"]["seed"]): run
@@ -187,8 +193,10 @@ class Pretrained(Embedding):
         raise GeoJEPAError(f"no run for {name} seed {seed}, only {have}; pretrain it first")
 
     def seen(self, split: Split, seed: int) -> np.ndarray:
-        """Tiles that the run was trained on."""
-        return np.array(json.loads((self.run(split, seed) / "seen.json").read_text())["tiles"])
+        """Tiles that the run was trained on, and those whose labels chose its best weights."""
+        seen = json.loads((self.run(split, seed) / "seen.json").read_text())
+        chose = seen.get("validation", []) if self.weights == "best" else []
+        return np.array(seen["tiles"] + chose, object)
 
     def commit(self, split: Split, seed: int) -> str:
         """Of the code that trained the run."""
@@ -210,6 +218,7 @@ def benchmark_run(
     transductive: bool = False,
     rule: str = "exact",
     weights: Literal["last", "best"] = "last",
+    device: str = "auto",
 ) -> Results:
     """Measure the runs of a folder beside every baseline, on the splits they held out.
 
@@ -220,17 +229,18 @@ def benchmark_run(
         probe_seeds: how many seeds for heads that draw.
         split: test on this split instead, such as "fold 1 of 5" or "place malta".
         weights: of the runs, see `load_run`.
+        device: where tiles are embedded: "cpu", "cuda", or "auto" for a GPU where there is one.
 
     Raises:
         GeoJEPAError: see `benchmark`; also if a run held nothing out and no split is named.
     """
-    trained = Pretrained(corpus, find_runs(run), weights=weights)
+    trained = Pretrained(corpus, find_runs(run), weights=weights, device=device)
     names = [split] if split else trained.splits
     if "none held out" in names:
         raise GeoJEPAError(
             f"{run}: was trained on every tile; name a --split and accept it with --transductive"
         )
-    untrained = Untrained(corpus, trained.config, trained.seeds)
+    untrained = Untrained(corpus, trained.config, trained.seeds, device)
     return benchmark(
         [*baselines(corpus), untrained, trained],
         corpus,

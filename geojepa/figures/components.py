@@ -31,8 +31,8 @@ def component_table(vectors: np.ndarray, tiles: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The table; `attrs["explained"]` holds the three shares of variance.
     """
-    pca = PCA(3, svd_solver="full").fit(standardise(vectors))
-    components = pca.transform(standardise(vectors))
+    pca = PCA(3, svd_solver="full")
+    components = pca.fit_transform(standardise(vectors))
     low, high = np.percentile(components, [2, 98], axis=0)
     colour = np.clip((components - low) / np.maximum(high - low, 1e-12), 0, 1)
     table = tiles.copy()

@@ -1,21 +1,19 @@
 """Maps of a corpus: tiles filled with a colour over the ground they stand on."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import contextily
 import geopandas
 import numpy as np
-import rasterio
 import shapely
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
-from rasterio.enums import Resampling
-from rasterio.transform import from_bounds
-from rasterio.vrt import WarpedVRT
 from sklearn.cluster import DBSCAN
 
 from geojepa.data.corpus import Corpus, TileData
+from geojepa.data.imagery.raster import Raster
 from geojepa.errors import GeoJEPAError
 from geojepa.figures.shapes import draw_shapes
 from geojepa.figures.style import GREY, plain
@@ -168,24 +166,11 @@ def _draw_raster(axes: Axes, path: str) -> None:
     """Draw what a GeoTIFF shows of the framed map, read at the resolution of the page."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     height = max(1, round(PIXELS * (top - bottom) / (right - left)))
-    place = from_bounds(left, bottom, right, top, PIXELS, height)
-    try:
-        with (
-            rasterio.open(path) as raster,
-            WarpedVRT(
-                raster,
-                crs=MERCATOR,
-                transform=place,
-                width=PIXELS,
-                height=height,
-                resampling=Resampling.average,
-                add_alpha=True,
-            ) as warped,
-        ):
-            pixels = warped.read([1, 2, 3, warped.count])
-    except (rasterio.RasterioIOError, rasterio.errors.CRSError) as error:
-        raise GeoJEPAError(f"{path}: not a readable raster; give a GeoTIFF with a CRS") from error
-    axes.imshow(pixels.transpose(1, 2, 0), extent=(left, right, bottom, top), zorder=0)
+    with closing(Raster(path)) as raster:
+        rgb, covered = raster.read((left, bottom, right, top), PIXELS, height)
+    # what the raster does not cover stays paper
+    pixels = np.dstack([rgb, np.where(covered, 255, 0).astype(np.uint8)])
+    axes.imshow(pixels, extent=(left, right, bottom, top), zorder=0)
 
 
 def with_tags(data: TileData, wanted: np.ndarray) -> np.ndarray:

@@ -24,7 +24,10 @@ ORDER = {
     "02_masking": ("masks", "mask_shares"),
     "06_kernels": ("padding", "attention_ways", "generator"),
     "07_ablations": tuple(
-        f"ablations_{modalities}{seeds}" for modalities in MODALITIES for seeds in ("", "_seeds")
+        f"ablations_{modalities}{design}{seeds}"
+        for modalities in MODALITIES
+        for design in ("", "_half")
+        for seeds in ("", "_seeds")
     ),
     "08_geometry": ("fields", "shapes"),
     "09_image_leak": ("image_leak",),

@@ -14,7 +14,6 @@ def draw_shapes(
     geometry: np.ndarray,
     colours: np.ndarray | str,
     *,
-    zorder: float = 1,
     areas: dict[str, Any] | None = None,
     lines: dict[str, Any] | None = None,
     points: dict[str, Any] | None = None,
@@ -25,7 +24,6 @@ def draw_shapes(
         axes: to draw on.
         geometry: (N,).
         colours: one, or N.
-        zorder: of the areas; lines and points are drawn just above.
         areas, lines, points: style of each kind, as matplotlib's collections take it; None leaves
             the kind out.
     """
@@ -38,20 +36,18 @@ def draw_shapes(
         chosen = chosen[np.argsort(-shapely.area(simple[chosen]), kind="stable")]
         paths = [area_path(shape) for shape in shapely.orient_polygons(simple[chosen])]
         axes.add_collection(
-            PathCollection(paths, facecolors=list(colour[chosen]), zorder=zorder, **areas)
+            PathCollection(paths, facecolors=list(colour[chosen]), zorder=1, **areas)
         )
     if lines is not None:
         chosen = np.flatnonzero(dimension == 1)
         strokes = [shapely.get_coordinates(shape) for shape in simple[chosen]]
         axes.add_collection(
-            LineCollection(strokes, colors=list(colour[chosen]), zorder=zorder + 0.1, **lines)
+            LineCollection(strokes, colors=list(colour[chosen]), zorder=1.1, **lines)
         )
     if points is not None:
         chosen = np.flatnonzero(dimension == 0)
         places = shapely.get_coordinates(simple[chosen])
-        axes.scatter(
-            places[:, 0], places[:, 1], c=list(colour[chosen]), zorder=zorder + 0.2, **points
-        )
+        axes.scatter(places[:, 0], places[:, 1], c=list(colour[chosen]), zorder=1.2, **points)
 
 
 def area_path(polygon: shapely.Polygon) -> Path:

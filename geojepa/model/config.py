@@ -7,16 +7,23 @@ from geojepa.errors import GeoJEPAError
 MODALITIES = ("t", "gt", "ti", "gti")
 
 
-def _check(config: object, **choices: tuple) -> None:
+def check_choices(config: object, **choices: tuple) -> None:
+    """Refuse a setting that is none of the values known, or a tuple that holds another one.
+
+    Raises:
+        GeoJEPAError: a setting is refused; the known ones are named.
+    """
     for name, known in choices.items():
-        if getattr(config, name) not in known:
-            listed = ", ".join(map(str, known))
-            raise GeoJEPAError(f"{name} {getattr(config, name)!r} is none of {listed}; choose one")
+        given = getattr(config, name)
+        for value in given if isinstance(given, tuple) else (given,):
+            if value not in known:
+                listed = ", ".join(map(str, known))
+                raise GeoJEPAError(f"{name} {value!r} is none of {listed}; choose among them")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shape of the networks (METHOD.md, sections 3 and 4)."""
+    """Shape of the networks (arXiv:2503.05774; what differs from it, says so)."""
 
     modalities: str = "gti"
     """Which inputs are read: t tags, g geometry, i image."""
@@ -60,7 +67,7 @@ class ModelConfig:
     position_noise: float = 5e-4
 
     def __post_init__(self) -> None:
-        _check(
+        check_choices(
             self,
             modalities=MODALITIES,
             predictor_context=("shared", "full"),
@@ -68,6 +75,7 @@ class ModelConfig:
             geometry=("fourier", "network"),
             fusion=("mlp", "gated"),
             pooling=("mean", "counts"),
+            encodings=("position", "modality"),
         )
         if self.width % self.heads or self.predictor_width % self.predictor_heads:
             raise GeoJEPAError("a width is not a multiple of its heads; change one of the two")
@@ -105,7 +113,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """What is minimised (METHOD.md, section 4)."""
+    """What is minimised."""
 
     mean: str = "modality"
     """Of a target set's error: over the tokens of each modality, then over modalities; or "token",
@@ -118,6 +126,6 @@ class LossConfig:
     """Of the variance and covariance terms of predictions and context."""
 
     def __post_init__(self) -> None:
-        _check(self, mean=("modality", "token"), sets=("mean", "sum"))
+        check_choices(self, mean=("modality", "token"), sets=("mean", "sum"))
         if not (self.beta > 0 and self.vicreg_weight >= 0):
             raise GeoJEPAError("beta: give a number above 0; vicreg_weight: 0 or more")

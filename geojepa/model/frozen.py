@@ -1,6 +1,5 @@
-"""Token features that no training changes: of geometries, tags and patches, kept by the cache."""
+"""Token features that no training changes: of geometries and patches, kept by the cache."""
 
-import hashlib
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +13,6 @@ from geojepa.model.graph_network import (
     GraphNetwork,
     encode_by_network,
 )
-from geojepa.model.tags import TAG_DIM, TagTable, entity_tag_embeddings
 
 # images of 150 kB that are in memory at once
 LOT_IMAGES = 64
@@ -62,33 +60,6 @@ def geometry_features(corpus: Corpus, network: GraphNetwork | None = None) -> Ro
 
         tiles, shape = np.arange(len(one)), (one.entities, width)
         return cached(one, "geometry", name, shape, kind, tiles, encode)
-
-    return Rows([kept(one) for one in _parts(corpus)])
-
-
-def tag_features(corpus: Corpus, table: TagTable | None = None) -> Rows:
-    """(all entities, TAG_DIM) float16 of `entity_tag_embeddings`, by position in the corpus.
-
-    These are sums over all tags. A view that hides a task has fewer: there the sums are to be
-    computed from the tags that are read.
-
-    Args:
-        corpus: the tiles.
-        table: of tags; the package's own without it.
-    """
-    table = TagTable.load() if table is None else table
-
-    def kept(one: Corpus) -> np.ndarray:
-        table_rows = table.lookup(one.vocabulary)
-
-        def encode(tiles: np.ndarray) -> np.ndarray:
-            data = one.read(tiles)
-            return entity_tag_embeddings(table_rows, data.tag_ids, data.cu_tags, table)
-
-        digest = hashlib.sha256(table_rows.tobytes())
-        digest.update(table.matrix.data)
-        tiles, shape = np.arange(len(one)), (one.entities, TAG_DIM)
-        return cached(one, "tags", digest.hexdigest(), shape, np.float16, tiles, encode)
 
     return Rows([kept(one) for one in _parts(corpus)])
 

@@ -1,10 +1,10 @@
 """The paper's geometry encoder: messages over the node triplets of a geometry's visibility graph.
 
-After PolyGNN (METHOD.md, section 3; Yu et al., PolygonGNN, KDD 2024), in plain torch on ragged
-tensors. A node hears along every path of two edges that ends at it, i - j - k, of both edges'
-lengths and the angle between them; one of four expert networks speaks, by whether either edge runs
-along the geometry or is a line of sight. The path that turns back, k = i, counts too, so that a
-line of two nodes has triplets; and a node keeps what it is, so that a point has a vector.
+After PolyGNN (Yu et al., PolygonGNN, KDD 2024), as arXiv:2503.05774 takes it, in plain torch on
+ragged tensors. A node hears along every path of two edges that ends at it, i - j - k, of both
+edges' lengths and the angle between them; one of four expert networks speaks, by whether either
+edge runs along the geometry or is a line of sight. The path that turns back, k = i, counts too, so
+that a line of two nodes has triplets; and a node keeps what it is, so that a point has a vector.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Smooth L1 on latents, and VICReg's variance and covariance terms (METHOD.md, section 4).
+"""Smooth L1 on latents, and VICReg's variance and covariance terms (arXiv:2105.04906).
 
 Every statistic is that of the whole batch, over all processes that train together, so that the
 loss and its gradients do not depend on how many they are.
@@ -40,16 +40,19 @@ class _Sum(torch.autograd.Function):
 
 
 def variance_covariance(x: Tensor) -> Tensor:
-    """25 var + cov of tokens (n, D): Bardes et al., VICReg (arXiv:2105.04906).
+    """25 var + cov of tokens (n, D): Bardes et al., VICReg.
 
     var is the mean over dimensions of relu(1 - sqrt(Var + 1e-4)), population variance; cov is the
     sum of the squared off-diagonal entries of the unbiased covariance over D. Zero below two
     tokens.
     """
     x = _wide(x)
-    count = over_processes(x.new_tensor(float(len(x))))
+    # filled on the device: a number copied to a GPU would wait for it
+    count = over_processes(x.new_full((), float(len(x))))
     centred = x - over_processes(x.sum(dim=0)) / count.clamp(min=1)
-    scatter = over_processes(centred.T @ centred)
+    # autocast would take the product in half precision, wide as its factors are
+    with torch.autocast(x.device.type, enabled=False):
+        scatter = over_processes(centred.T @ centred)
     deviation = torch.sqrt(scatter.diagonal() / count.clamp(min=1) + 1e-4)
     variance = F.relu(1 - deviation).mean()
     covariance = scatter / (count - 1).clamp(min=1)

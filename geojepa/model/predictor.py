@@ -11,7 +11,7 @@ from geojepa.model.transformer import Block, registers_of, with_registers
 
 
 class Predictor(nn.Module):
-    """A narrower transformer over context and mask tokens (METHOD.md, sections 4 and 6).
+    """A narrower transformer over context and mask tokens.
 
     With a shared context, the context attends to itself alone, and each target set to it and to
     itself, so that all sets cost one context. With a full one, every target set has a pass of its

@@ -100,7 +100,7 @@ def entity_tag_embeddings(
     table_rows: NDArray[np.integer],
     tag_ids: NDArray[np.integer],
     cu_tags: NDArray[np.integer],
-    table: TagTable | None = None,
+    table: TagTable,
 ) -> NDArray[np.float32]:
     """The sum of each entity's tag embeddings; zeros for an entity without a known tag.
 
@@ -108,12 +108,11 @@ def entity_tag_embeddings(
         table_rows: (V,) rows of the table for each tag of the vocabulary, from `lookup`.
         tag_ids: (K,) the entities' tags one after another, as indices into the vocabulary.
         cu_tags: (N + 1,) entity n has the tags from cu_tags[n] to cu_tags[n + 1].
-        table: the table that `table_rows` speaks of; the package's own without it.
+        table: the table that `table_rows` speaks of.
 
     Returns:
         (N, TAG_DIM) float32.
     """
-    table = TagTable.load() if table is None else table
     rows = np.asarray(table_rows)[tag_ids]
     cu = np.asarray(cu_tags, dtype=np.int64)
     # a dropped tag adds its weight 0 times the first row

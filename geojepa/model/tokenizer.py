@@ -23,7 +23,7 @@ def mlp(*widths: int, activation: type[nn.Module] = nn.GELU, dropout: float = 0.
 
 
 class Tokenizer(nn.Module):
-    """Content tokens (METHOD.md, section 3): frozen tag embeddings, geometry, other modalities.
+    """Content tokens (arXiv:2503.05774): frozen tag embeddings, geometry, other modalities.
 
     An entity is fused from its tags and its geometry; the half that is absent is zero.
     """

@@ -1,10 +1,11 @@
 """Settings of a training run."""
 
 from dataclasses import asdict, dataclass, field
+from math import inf
 from typing import Any
 
 from geojepa.errors import GeoJEPAError
-from geojepa.model.config import LossConfig, ModelConfig
+from geojepa.model.config import LossConfig, ModelConfig, check_choices
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,9 @@ class TrainConfig:
     cooldown: float = 0.9
     """Share of the steps in which it falls, by half a cosine; it is constant between."""
     weight_decay: tuple[float, float] = (0.04, 0.1)
-    """First and last step, linear between."""
+    """At the start of a run and at its last step, linear between."""
     momentum: tuple[float, float] = (0.99, 0.999)
-    """Of the teacher, first and last step, linear between."""
+    """Of the teacher, at the start of a run and at its last step, linear between."""
     averaged: str = "path"
     """What of the teacher is a moving average: its whole path, or the encoder alone."""
     clip: float = 10.0
@@ -100,12 +101,15 @@ class TrainConfig:
             value = getattr(self, name)
             if not least <= value <= most:
                 raise GeoJEPAError(f"{name} {value}: give a whole number from {least} to {most}")
-        if not all(0 <= momentum <= 1 for momentum in self.momentum):
-            raise GeoJEPAError(f"momentum {self.momentum}: give numbers from 0 to 1")
-        if not (self.learning_rate > 0 and self.clip > 0):
+        shares = {"momentum": self.momentum, "warm_up": (self.warm_up,)}
+        for name, values in (shares | {"cooldown": (self.cooldown,)}).items():
+            if not all(0 <= value <= 1 for value in values):
+                raise GeoJEPAError(f"{name} {getattr(self, name)}: give numbers from 0 to 1")
+        if not (0 < self.learning_rate < inf and self.clip > 0):
             raise GeoJEPAError("learning_rate and clip: give numbers above 0")
-        if self.averaged not in ("path", "encoder"):
-            raise GeoJEPAError(f"averaged {self.averaged!r}: choose path or encoder")
+        if not all(0 <= one < inf for one in (self.final_learning_rate, *self.weight_decay)):
+            raise GeoJEPAError("final_learning_rate and weight_decay: give numbers, 0 or more")
+        check_choices(self, averaged=("path", "encoder"))
         if self.warm_up + self.cooldown > 1 + 1e-9:
             raise GeoJEPAError("warm_up and cooldown together are over 1; lower one of the two")
         if self.masks.modality[0] and len(self.model.token_modalities) < 2:

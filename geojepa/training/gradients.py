@@ -40,11 +40,11 @@ def add_gradients(
         count: of passes a step.
 
     Returns:
-        The loss terms and the shares of this process's tokens that were context and in a target
-        set (the sets' mean), each a mean over the passes; and the masking strategy.
+        The loss terms, each a mean over the passes; of the step's tokens, the share that was
+        context and that a target set held on average; and the masking strategy.
     """
     narrow = config.bfloat16 and here.device.type == "cuda"
-    seen, shares = [], []
+    seen, counts = [], []
     for ahead in islice(passes, count):
         step, part = divmod(ahead.number, count)
         source = np.random.SeedSequence((config.seed, ahead.number, here.rank))
@@ -65,15 +65,12 @@ def add_gradients(
             (losses.total / count).backward()
         scalars = torch.stack([losses.total, losses.prediction, losses.regulariser]).detach()
         seen.append(torch.cat([scalars, losses.by_modality]))
-        shares.append(shares_of(ahead))
+        sizes = ahead.sizes
+        held = sizes.targets / len(sizes.sets)
+        counts.append((sizes.context, held, len(ahead.batch.box)))
     names = ["loss", "prediction", "regulariser"]
     names += [f"prediction_{name}" for name in config.model.token_modalities]
     terms = dict(zip(names, torch.stack(seen).nanmean(dim=0).unbind(), strict=True))
-    context, target = np.mean(shares, axis=0).tolist()
-    return terms | {"context_share": context, "target_share": target}, ahead.strategy
-
-
-def shares_of(ahead: Pass) -> tuple[float, float]:
-    """Of a pass's tokens, that its context encoder sees, and that a target set holds on average."""
-    tokens, sizes = len(ahead.batch.box), ahead.sizes
-    return sizes.context / tokens, sizes.targets / len(sizes.sets) / tokens
+    context, target, tokens = here.total(np.sum(counts, axis=0).tolist())
+    shares = {"context_share": context / tokens, "target_share": target / tokens}
+    return terms | shares, ahead.strategy

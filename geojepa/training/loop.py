@@ -64,36 +64,31 @@ def pretrain(
     if tensorboard:
         writer_class()
     parts = training_split(corpus, config.fold, config.place)
-    facts = {
-        "train": config_to_dict(config),
-        "corpus": {"name": corpus.name, "hash": corpus.hash},
-        "split": parts.describe() if parts else {"name": "none held out"},
-    }
-    if backbone := backbone_of(config.model):
-        facts["image"] = backbone.facts()
-    is_new = is_new_run(out, facts)
-    if not is_new and (out / "model.safetensors").is_file():
-        return out
-    rows = parts.train if parts else corpus.usable
-    if len(rows) == 0:
-        raise GeoJEPAError(
-            f"{corpus.name}: {parts.name if parts else 'it'} leaves no tile to train on; "
-            "use a larger extract, or fold -1 to hold nothing out"
-        )
     with processes(device) as here:
-        least = len(rows) // steps_per_epoch(len(rows), config)
-        if least // passes_per_step(len(rows), config) < here.world:
-            raise GeoJEPAError(
-                f"a pass has fewer tiles than there are processes ({here.world}); start fewer"
-            )
-        # what a corpus lacks is said before anything is written
-        for modality in modality_classes(config.model):
-            modality.source(corpus, config.model)
+        facts = {
+            "train": config_to_dict(config),
+            "corpus": {"name": corpus.name, "hash": corpus.hash},
+            "split": parts.describe() if parts else {"name": "none held out"},
+        }
+        if backbone := backbone_of(config.model):
+            facts["image"] = backbone.facts()
+        is_new = is_new_run(out, facts)
+        if not is_new and (out / "model.safetensors").is_file():
+            return out
+        rows = parts.train if parts else corpus.usable
+        _check_size(corpus, rows, parts, config, here)
+        # what a corpus lacks is said before anything is written; the first process keeps what
+        # the others read
+        if here.is_first:
+            for modality in modality_classes(config.model):
+                modality.source(corpus, config.model)
+        here.highest(0)
         torch.manual_seed(config.seed)
         model = GeoJEPA(config.model).to(here.device)
         if is_new and here.is_first:
-            seen = sorted(tile_keys(corpus.tiles.iloc[rows]).tolist())
-            save_json(out / "seen.json", {"tiles": seen})
+            keys = tile_keys(corpus.tiles)
+            told = {"tiles": rows, "validation": parts.validation if parts else rows[:0]}
+            save_json(out / "seen.json", {k: sorted(keys[v].tolist()) for k, v in told.items()})
             save_json(out / "config.json", facts)
         if model.shapes is not None:
             _first_stage(corpus, rows, model.shapes, config, out, here)
@@ -101,6 +96,21 @@ def pretrain(
         watched = parts.validation if parts and len(parts.validation) else rows
         _train(Run(out, config, model, batches, rows, watched, here, tensorboard))
     return out
+
+
+def _check_size(
+    corpus: Corpus, rows: np.ndarray, parts: Split | None, config: TrainConfig, here: Processes
+) -> None:
+    if len(rows) == 0:
+        raise GeoJEPAError(
+            f"{corpus.name}: {parts.name if parts else 'it'} leaves no tile to train on; "
+            "use a larger extract, or fold -1 to hold nothing out"
+        )
+    least = len(rows) // steps_per_epoch(len(rows), config)
+    if least // passes_per_step(len(rows), config) < here.world:
+        raise GeoJEPAError(
+            f"a pass has fewer tiles than there are processes ({here.world}); start fewer"
+        )
 
 
 def _first_stage(

@@ -3,7 +3,7 @@
 | preset | what it is |
 |---|---|
 | `small-*` | our method for a laptop: a small city in a minute or so |
-| `paper-*` | the published method with its final settings (METHOD.md, section 4) |
+| `paper-*` | the published method with its final settings (arXiv:2503.05774) |
 | `study-*` | the published method and its ratios at a size that a CPU trains |
 | `ours-*` | the recipe that the ablations start from, at the size of `study-*` |
 | `smoke-*` | the published method at a size for tests: its results mean nothing |

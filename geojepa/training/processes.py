@@ -2,10 +2,11 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 
@@ -35,11 +36,18 @@ class Processes:
 
     def highest(self, value: int) -> int:
         """The highest value that any process has; all ask together, and no GPU is waited for."""
+        return int(self._of_all([value], torch.distributed.ReduceOp.MAX)[0])
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """The sum of each value over all processes; all ask together, and no GPU is waited for."""
+        return self._of_all(values, torch.distributed.ReduceOp.SUM)
+
+    def _of_all(self, values: Sequence[float], operation: Any) -> list[float]:
         if self.group is None:
-            return value
-        found = torch.tensor(value)
-        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=self.group)
-        return int(found)
+            return list(values)
+        found = torch.tensor(values, dtype=torch.float64)
+        torch.distributed.all_reduce(found, operation, group=self.group)
+        return found.tolist()
 
 
 @contextmanager

@@ -60,10 +60,13 @@ class Run:
         return self.config.epochs * self.per_epoch
 
     def is_watched(self, step: int) -> bool:
-        """Whether quality is measured after a step: ten times a run, at its end among them."""
+        """Whether quality is measured after a step: after ten epochs of a run, the last among them.
+
+        Shorter runs are measured after each epoch.
+        """
         epoch, rest = divmod(step, self.per_epoch)
-        is_due = rest == 0 and epoch % max(1, self.config.epochs // 10) == 0
-        return is_due or step == self.steps
+        tenth, before = (10 * number // self.config.epochs for number in (epoch, epoch - 1))
+        return rest == 0 and tenth > before
 
     def passes(self, first: int) -> Iterator[Pass]:
         """The forward and backward passes of this process, from step `first` on."""

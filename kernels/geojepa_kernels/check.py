@@ -33,7 +33,6 @@ COLUMNS = (
 )
 KEY, GROWING = COLUMNS[:5], COLUMNS[5:8]
 TENSOR_CORE = re.compile(r"\b(?:HMMA|HGMMA|UTC\w*MMA)\b")
-SPILL = re.compile(r"\bSTL\b")
 
 Row = dict[str, str]
 

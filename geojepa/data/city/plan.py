@@ -189,15 +189,13 @@ def make_plan(size: int, seed: int) -> Plan:
         for a, b, w in zip(banks[:-1], banks[1:], width, strict=True)
     ]
     water = shapely.union_all(reaches).buffer(30).buffer(-30).simplify(2.0)
-    quarters = deal_quarters(n, columns, rows, rng)
+    quarters = deal_quarters(n, rng)
     return Plan(
         frame, seed, columns, rows, waves, quarters, river, water, streams, motorways, railway
     )
 
 
-def deal_quarters(
-    n: int, columns: Points, rows: Points, rng: np.random.Generator
-) -> NDArray[np.int64]:
+def deal_quarters(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Deal the n x n cells out to the quarters: centre, rings and clusters, with noise."""
     i, j = np.meshgrid(np.arange(n), np.arange(n), indexing="ij")
     centre = np.hypot(i - (n - 1) / 2, j - (n - 1) / 2 - 0.3) / (n / 2)

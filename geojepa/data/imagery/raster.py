@@ -99,14 +99,24 @@ class Raster:
         metres = EQUATOR_M / TILES
         left, bottom = frame[:2] * metres - EQUATOR_M / 2
         side = frame[2] * metres
+        return self.read((left, bottom, left + side, bottom + side), SIZE, SIZE)
+
+    def read(
+        self, bounds: tuple[float, float, float, float], width: int, height: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What lies within left, bottom, right, top in web-mercator metres, averaged over areas.
+
+        Returns:
+            (height, width, 3) uint8 pixels and (height, width) bool, which of them are covered.
+        """
         with (
             self._readable(),
             WarpedVRT(
                 self._file,
                 crs="EPSG:3857",
-                transform=from_bounds(left, bottom, left + side, bottom + side, SIZE, SIZE),
-                width=SIZE,
-                height=SIZE,
+                transform=from_bounds(*bounds, width, height),
+                width=width,
+                height=height,
                 resampling=Resampling.average,
                 add_alpha=ColorInterp.alpha not in self._file.colorinterp,
             ) as warped,
