@@ -86,6 +86,12 @@ def test_folds_are_pooled_and_seeds_kept_apart(wide_corpus, tmp_path):
     assert len(weights) == 8
     assert compare_presets(*call).headline().equals(headline)
     assert all(p.stat().st_mtime_ns == at for p, at in weights.items())
+    # what was measured before is neither trained nor measured again
+    other = (wide_corpus, tmp_path / "other", *call[2:])
+    assert compare_presets(*other, results) is results
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(GeoJEPAError, match="of another corpus"):
+        compare_presets(*other, replace(results, fits=results.fits.assign(corpus="else")))
     runs = [tmp_path / "smoke-t" / f"fold0-seed{seed}" for seed in (0, 1)]
     facts = json.loads((runs[1] / "config.json").read_text())
     # of a version that had one setting less

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from geojepa.data.splits import Split
 from geojepa.errors import GeoJEPAError
 from geojepa.evaluation.results import ROW, Results
 
@@ -46,6 +47,15 @@ def join(parts: Sequence[Results]) -> Results:
     found = found[found["fit"].isin(kept["fit"])]
     names = {name: found[name].astype("category") for name in ("tile", "place", "block")}
     return Results(kept.reset_index(drop=True), found.assign(**names).reset_index(drop=True))
+
+
+def has(
+    results: Results, system: str, settings: str, splits: Sequence[Split], seeds: Sequence[int]
+) -> bool:
+    """Whether a system of these settings was measured on all splits with all seeds."""
+    fits = results.fits[(results.fits["system"] == system) & (results.fits["settings"] == settings)]
+    measured = set(zip(fits["fold"], fits["seed"], strict=True))
+    return measured >= {(split.name, seed) for split in splits for seed in seeds}
 
 
 def superseded(older: Results, newer: Results) -> Results:

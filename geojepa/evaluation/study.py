@@ -13,8 +13,9 @@ from geojepa.errors import GeoJEPAError
 from geojepa.evaluation.ablation import PROBE, TOGETHER, settings_named, slug
 from geojepa.evaluation.baselines import System, baselines
 from geojepa.evaluation.benchmark import benchmark
+from geojepa.evaluation.joining import has, join, superseded
 from geojepa.evaluation.results import Results
-from geojepa.evaluation.systems import Pretrained, Untrained
+from geojepa.evaluation.systems import Pretrained, Untrained, digest
 from geojepa.training.loop import pretrain, training_split
 
 Held = int | str
@@ -40,6 +41,7 @@ def compare_presets(
     seeds: Sequence[int] = (0,),
     epochs: int = 0,
     device: str = "auto",
+    earlier: Results | None = None,
 ) -> Results:
     """Pretrain presets for as many epochs each, and measure them, masked, beside every baseline.
 
@@ -54,11 +56,32 @@ def compare_presets(
         seeds: of pretraining, for each preset and each part held out.
         epochs: of every run; 0 for those of the first preset.
         device: of pretraining and embedding.
+        earlier: what was measured before, to be joined; what it has is neither trained nor
+            measured again, and a system whose settings have changed since is measured anew.
+
+    Raises:
+        GeoJEPAError: something cannot be held out, or `earlier` is of another corpus.
     """
+    if earlier is not None and set(earlier.fits.get("corpus", ())) != {corpus.hash}:
+        raise GeoJEPAError(
+            f"{corpus.name}: the earlier results are of another corpus, or of an older version; "
+            "measure without them"
+        )
     epochs = epochs or settings_named(names[0]).epochs
     splits = [_split(corpus, part) for part in held]
-    systems: list[System] = [Untrained(corpus, settings_named(names[0]).model, seeds, device)]
+
+    def is_known(name: str, settings: str, seeds: Sequence[int]) -> bool:
+        return earlier is not None and has(earlier, name, settings, splits, seeds)
+
+    untrained = Untrained(corpus, settings_named(names[0]).model, seeds, device)
+    systems: list[System] = [
+        one
+        for one in (*baselines(corpus), untrained)
+        if not is_known(one.name, one.settings, one.seeds)
+    ]
     for name in names:
+        if is_known(name, digest(replace(settings_named(name), epochs=epochs)), seeds):
+            continue
         folder = Path(out) / slug(name)
         runs = [
             _train(corpus, folder, name, part, seed, epochs, device)
@@ -66,7 +89,10 @@ def compare_presets(
             for seed in seeds
         ]
         systems.append(Pretrained(corpus, runs, name, device=device))
-    return benchmark([*baselines(corpus), *systems], corpus, splits, TASKS, (True,), (PROBE,))
+    if earlier is not None and not systems:
+        return earlier
+    found = benchmark(systems, corpus, splits, TASKS, (True,), (PROBE,))
+    return found if earlier is None else join([superseded(earlier, found), found])
 
 
 def compare_longer(
