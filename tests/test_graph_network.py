@@ -1,6 +1,7 @@
 """The geometry network: triplets and experts against the definition, and what must not mix."""
 
 import math
+from copy import deepcopy
 from dataclasses import replace
 from itertools import product
 
@@ -18,7 +19,8 @@ from geojepa.model.batch import Batches
 from geojepa.model.config import ModelConfig
 from geojepa.model.frozen import geometry_features
 from geojepa.model.graph_network import GraphNetwork, encode_by_network, graph_batch
-from geojepa.training.checkpoint import load_run
+from geojepa.training import geometry
+from geojepa.training.checkpoint import load_run, save_checkpoint
 from geojepa.training.geometry import Field, Lot, pretrain_geometry
 from geojepa.training.loop import pretrain, training_split
 from geojepa.training.presets import preset
@@ -194,10 +196,38 @@ def test_pretraining_learns_shapes_and_can_be_repeated(tiny_corpus):
         field, measured = pretrain_geometry(tiny_corpus, rows, made, steps, seed=1)
         assert isinstance(field, Field)
         assert not any(p.requires_grad or p.grad is not None for p in made.parameters())
+        assert measured.pop("seconds") > 0
         ends.append((made.sha256(), measured))
     assert ends[1] == ends[2]
     assert ends[1][0] != ends[0][0]
     assert ends[1][1]["distance"] < 0.6 * ends[0][1]["distance"]
+
+
+def test_pretraining_that_was_stopped_goes_on_to_the_same_weights(
+    tiny_corpus, tmp_path, monkeypatch
+):
+    """Stopped at its fifth save, in the midst of a deal of lots."""
+    rows, half = training_split(tiny_corpus, 0).train, tmp_path / "half.safetensors"
+    whole = GraphNetwork(16)
+    stopped, again = deepcopy(whole), deepcopy(whole)
+    _, measured = pretrain_geometry(tiny_corpus, rows, whole, 12, 1)
+    saves = []
+
+    def save(*values, **told):
+        save_checkpoint(*values, **told)
+        saves.append(told["step"])
+        if len(saves) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(geometry, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(geometry, "save_checkpoint", save)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain_geometry(tiny_corpus, rows, stopped, 12, 1, "cpu", half)
+    _, found = pretrain_geometry(tiny_corpus, rows, again, 12, 1, "cpu", half)
+    assert saves == list(range(1, 13))
+    assert again.sha256() == whole.sha256()
+    for name in ("loss", "distance", "within"):
+        assert found[name] == measured[name]
 
 
 def test_a_run_carries_its_network(tiny_corpus, tmp_path):

@@ -49,25 +49,22 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def save_checkpoint(
-    folder: Path, model: GeoJEPA, optimizer: torch.optim.Optimizer, step: int, seconds: float
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, **told: str | int | float
 ) -> None:
-    """What a run needs to go on as if it had never stopped.
+    """What training needs to go on as if it had never stopped, and what else is told.
 
     The random state is not among it: each step seeds its own.
     """
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     for name, state in _named_state(model, optimizer).items():
         tensors |= {f"optimizer.{name}.{k}": v for k, v in state.items()}
-    save_tensors(
-        folder / "checkpoint.safetensors", tensors, {"step": str(step), "seconds": str(seconds)}
-    )
+    save_tensors(path, tensors, {name: str(value) for name, value in told.items()})
 
 
 def load_checkpoint(
-    folder: Path, model: GeoJEPA, optimizer: torch.optim.Optimizer
-) -> tuple[int, float]:
-    """Restore a checkpoint in place; returns its step and the seconds trained."""
-    path = folder / "checkpoint.safetensors"
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, str]:
+    """Restore a checkpoint in place; returns what was told with it."""
     tensors, metadata = load_tensors(path)
     load_weights(model, {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}, path)
     for name, parameter in _trained(model).items():
@@ -79,7 +76,7 @@ def load_checkpoint(
             for k, v in tensors.items()
             if k.startswith(prefix)
         }
-    return int(metadata["step"]), float(metadata["seconds"])
+    return metadata
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
@@ -218,9 +215,11 @@ def settings_of(facts: dict) -> TrainConfig | None:
         return None
 
 
-def _trained(model: GeoJEPA) -> dict[str, nn.Parameter]:
+def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def _named_state(model: GeoJEPA, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+def _named_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, dict[str, Tensor]]:
     return {name: optimizer.state[p] for name, p in _trained(model).items() if p in optimizer.state}

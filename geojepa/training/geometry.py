@@ -5,8 +5,11 @@ answer, for places in and around a geometry's box, how far the geometry is and w
 lies within it, and how large the box is: who can answer that everywhere knows the shape.
 """
 
+import json
 import math
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import shapely
@@ -19,6 +22,7 @@ from geojepa.data.corpus import Corpus
 from geojepa.errors import GeoJEPAError
 from geojepa.model.geometry import FREQUENCIES, Frame, log_size
 from geojepa.model.graph_network import LAYERS, GraphBatch, GraphNetwork, graph_batch
+from geojepa.training.checkpoint import load_checkpoint, save_checkpoint
 
 # geometries learned from, of a step, and places asked about for each
 GEOMETRIES, LOT, PLACES = 20_000, 256, 32
@@ -26,6 +30,7 @@ GEOMETRIES, LOT, PLACES = 20_000, 256, 32
 # half near vertices
 REACH, NEAR = 1.25, 0.1
 LEARNING_RATE, WARM_UP = 2e-3, 0.05
+SAVE_SECONDS = 20.0
 
 
 class Field(nn.Module):
@@ -94,6 +99,7 @@ def pretrain_geometry(
     steps: int,
     seed: int,
     device: torch.device | str = "cpu",
+    half: Path | None = None,
 ) -> tuple[Field, dict[str, float]]:
     """Train the network, in place, on geometries of some tiles.
 
@@ -103,11 +109,13 @@ def pretrain_geometry(
         network: is left frozen, in evaluation, on `device`.
         steps: of `LOT` geometries each.
         seed: of geometries, places and the field's weights.
+        device: where to compute.
+        half: a file kept meanwhile, from which the same call goes on if it was stopped.
 
     Returns:
         The field that answers, and the means over the last tenth of the steps of "loss",
         "distance" (absolute error, in units of half the box's longer side) and "within" (share
-        of places rightly said to lie within or not).
+        of places rightly said to lie within or not), and "seconds", over all starts.
 
     Raises:
         GeoJEPAError: if the tiles hold no geometry.
@@ -119,27 +127,38 @@ def pretrain_geometry(
     network.to(device).train().requires_grad_(True)
     trained = [*network.parameters(), *field.parameters()]
     optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share(step / steps))
-    measured = []
-    order = np.empty(0, int)
-    for step in tqdm(range(steps), desc="geometry network", disable=None):
+    both = nn.ModuleDict({"network": network, "field": field})
+    first, seconds, measured = 0, 0.0, []
+    if half is not None and half.exists():
+        told = load_checkpoint(half, both, optimizer)
+        first, seconds, measured = (json.loads(told[k]) for k in ("step", "seconds", "measured"))
+    started = saved = time.monotonic()
+    for step in tqdm(range(first, steps), "geometry network", steps, initial=first, disable=None):
         draw = np.random.default_rng((seed, step))
-        order = draw.permutation(len(lots)) if len(order) == 0 else order
-        lot, order = lots[order[0]], order[1:]
-        terms = _terms(network, field, lot, draw, device)
+        if step % len(lots) == 0 or step == first:
+            begin = step - step % len(lots)
+            dealt = draw if begin == step else np.random.default_rng((seed, begin))
+            order = dealt.permutation(len(lots))
+        for group in optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * _share(step / steps)
+        terms = _terms(network, field, lots[order[step % len(lots)]], draw, device)
         optimizer.zero_grad()
         terms["loss"].backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
-        schedule.step()
         measured.append({name: value.detach() for name, value in terms.items()})
+        if half is not None and time.monotonic() - saved > SAVE_SECONDS:
+            measured = [{k: float(v) for k, v in row.items()} for row in measured[-steps // 10 :]]
+            told = {"step": f"{step + 1}", "seconds": f"{seconds + time.monotonic() - started}"}
+            save_checkpoint(half, both, optimizer, **told, measured=json.dumps(measured))
+            saved = time.monotonic()
     # gradients that are left would count in the clipping of the run that comes after
     optimizer.zero_grad()
     network.eval().requires_grad_(False)
     last = measured[-max(1, steps // 10) :]
-    return field.eval().requires_grad_(False), {
-        name: float(torch.stack([row[name] for row in last]).mean()) for name in last[0]
-    }
+    found = {name: float(np.mean([float(row[name]) for row in last])) for name in last[0]}
+    seconds += time.monotonic() - started
+    return field.eval().requires_grad_(False), found | {"seconds": round(seconds, 1)}
 
 
 def _share(progress: float) -> float:

@@ -2,7 +2,6 @@
 
 import signal
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -124,12 +123,11 @@ def _first_stage(
     """Pretrain the geometry network, or read what an earlier start of the run has pretrained."""
     path = out / "geometry.safetensors"
     if here.is_first and not path.is_file():
-        steps, seed = config.geometry_steps, config.seed
-        started = time.monotonic()
-        _, measured = pretrain_geometry(corpus, rows, network, steps, seed, here.device)
-        measured |= {"seconds": round(time.monotonic() - started, 1)}
+        steps, seed, half = config.geometry_steps, config.seed, out / "geometry-half.safetensors"
+        _, measured = pretrain_geometry(corpus, rows, network, steps, seed, here.device, half)
         told = {name: repr(value) for name, value in measured.items()}
         save_tensors(path, dict(network.state_dict()), told)
+        half.unlink(missing_ok=True)
     here.highest(0)  # the others wait for the file
     load_weights(network, load_tensors(path)[0], path)
 
@@ -146,7 +144,8 @@ def _train(run: Run) -> None:
     optimizer = optimizer_of(model, config)
     first, seconds = 0, 0.0
     if (run.out / "checkpoint.safetensors").exists():
-        first, seconds = load_checkpoint(run.out, model, optimizer)
+        told = load_checkpoint(run.out / "checkpoint.safetensors", model, optimizer)
+        first, seconds = int(told["step"]), float(told["seconds"])
     if here.highest(first) != -here.highest(-first):
         raise GeoJEPAError(
             f"{run.out}: not every process finds the same checkpoint; give a folder that all share"

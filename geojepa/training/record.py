@@ -83,7 +83,8 @@ class Record:
                 told = ", ".join(f"{name} {round(value, 3):,}" for name, value in measured.items())
                 print(f"step {step} of {run.steps}, loss {loss}, {told}", flush=True)
         if is_due:
-            save_checkpoint(run.out, run.model, self.optimizer, step, self.seconds())
+            path, seconds = run.out / "checkpoint.safetensors", self.seconds()
+            save_checkpoint(path, run.model, self.optimizer, step=step, seconds=seconds)
             self.saved = time.monotonic()
 
     def _look(self, step: int) -> dict[str, float]:
