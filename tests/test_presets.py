@@ -220,14 +220,3 @@ def test_what_contradicts_itself_is_refused():
         LossConfig(beta=0.0)
     with pytest.raises(GeoJEPAError, match="warm_up and cooldown"):
         TrainConfig(warm_up=0.2)
-
-
-def test_a_retired_setting_is_forgotten_where_it_did_nothing():
-    config = preset("ours-t")
-    values = config_to_dict(config)
-    values["model"] |= {"numbers": False, "target_depths": 1, "targets": "teacher"}
-    values["loss"] |= {"context_weight": 0.0, "pooled": "none", "pooled_weight": 0.0}
-    assert config_from_dict(json.loads(json.dumps(values))) == config
-    values["model"]["target_depths"] = 2
-    with pytest.raises(TypeError, match="target_depths"):
-        config_from_dict(values)

@@ -116,19 +116,8 @@ class TrainConfig:
             raise GeoJEPAError("modality masking needs a second modality; give it a share of 0")
 
 
-# settings of earlier versions, and the values at which they did nothing
-RETIRED: dict[str, dict[str, Any]] = {
-    "model": {"numbers": False, "target_depths": 1, "targets": "teacher"},
-    "loss": {"context_weight": 0.0, "pooled": "none", "pooled_weight": 0.0},
-}
-
-
 def config_from_dict(values: dict) -> TrainConfig:
-    """Inverse of `config_to_dict`; a retired setting that did nothing is left out."""
-    values = values | {
-        part: {k: v for k, v in values[part].items() if gone.get(k, ...) != v}
-        for part, gone in RETIRED.items()
-    }
+    """Inverse of `config_to_dict`."""
 
     def tuples(found: dict[str, Any]) -> dict[str, Any]:
         return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
