@@ -15,16 +15,10 @@ from geojepa.training import loop, record
 from geojepa.training import watch as watching
 from geojepa.training.checkpoint import Best, load_run, load_tensors
 from geojepa.training.presets import preset
+from geojepa.training.rank import DELTA, lidar
 from geojepa.training.run import Run
 from geojepa.training.sampling import masks_of_step
-from geojepa.training.watch import (
-    DELTA,
-    lidar,
-    probe,
-    seen_twice,
-    student_views,
-    watch,
-)
+from geojepa.training.watch import probe, seen_twice, student_views, watch
 
 TINY = replace(preset("smoke-t"), epochs=6)
 

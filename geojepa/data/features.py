@@ -136,6 +136,18 @@ def polygons(
     return repaired(whole, np.arange(len(whole)), skipped)
 
 
+def primitive_parts(geometry: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The points, lines and polygons of geometries, and which geometry each is of.
+
+    Collections of collections are taken apart, too; what is missing has no part.
+    """
+    parts, owner = shapely.get_parts(geometry, return_index=True)
+    while (shapely.get_type_id(parts) > 3).any():
+        parts, index = shapely.get_parts(parts, return_index=True)
+        owner = owner[index]
+    return parts, owner
+
+
 def repaired(
     parts: np.ndarray, owner: np.ndarray, skipped: Counter[str]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -144,10 +156,9 @@ def repaired(
     if not broken.any():
         return parts, owner
     whole = shapely.make_valid(parts[broken], method="structure", keep_collapsed=False)
-    fixed, index = shapely.get_parts(whole, return_index=True)
-    fixed, deeper = shapely.get_parts(fixed, return_index=True)
+    fixed, index = primitive_parts(whole)
     has_area = shapely.area(fixed) > 0
-    mended = index[deeper][has_area]
+    mended = index[has_area]
     skipped["polygons repaired"] += len(np.unique(mended))
     skipped[FLAT] += int(broken.sum()) - len(np.unique(mended))
     parts = np.concatenate([parts[~broken], fixed[has_area]])

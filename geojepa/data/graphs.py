@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 
+from geojepa.data.features import primitive_parts
 from geojepa.data.visibility import visible_pairs
 
 POINT, LINE, OUTER, INNER = range(4)
@@ -67,10 +68,7 @@ def _parts(
     geometry: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """`node`, `part`, `kind`, `cu_nodes` of the graphs, and their edges within parts (e, 2)."""
-    shape, owner = shapely.get_parts(geometry, return_index=True)
-    while (shapely.get_type_id(shape) > 3).any():
-        shape, outer = shapely.get_parts(shape, return_index=True)
-        owner = owner[outer]
+    shape, owner = primitive_parts(geometry)
     is_area = shapely.get_type_id(shape) == 3
     ring, area = shapely.get_rings(shape[is_area], return_index=True)
     place = np.concatenate([np.flatnonzero(~is_area), np.flatnonzero(is_area)[area]])

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import shapely
 
-from geojepa.data.features import GROUP, Features, is_wanted, repaired
+from geojepa.data.features import GROUP, Features, is_wanted, primitive_parts, repaired
 from geojepa.data.grid import to_units
 from geojepa.data.vocabulary import Pair, Tagging, Vocabulary
 from geojepa.errors import GeoJEPAError
@@ -192,10 +192,7 @@ def _pairs(value: Any) -> list[Pair] | None:
 
 
 def _flat_parts(geometry: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Primitive parts of any geometries, collections of collections included, and their owner."""
-    parts, owner = geometry, np.arange(len(geometry))
-    while (shapely.get_type_id(parts) > 3).any():
-        parts, index = shapely.get_parts(parts, return_index=True)
-        owner = owner[index]
+    """Primitive parts of any geometries that are not empty, and their owner."""
+    parts, owner = primitive_parts(geometry)
     shown = ~shapely.is_empty(parts)
     return parts[shown], owner[shown]

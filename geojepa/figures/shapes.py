@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.path import Path
 
+from geojepa.data.features import primitive_parts
+
 
 def draw_shapes(
     axes: Axes,
@@ -28,9 +30,8 @@ def draw_shapes(
             the kind out.
     """
     every = np.broadcast_to(np.asarray(colours, dtype=object), len(geometry))
-    simple, owner = shapely.get_parts(geometry, return_index=True)
-    simple, inner = shapely.get_parts(simple, return_index=True)
-    colour, dimension = every[owner[inner]], shapely.get_dimensions(simple)
+    simple, owner = primitive_parts(geometry)
+    colour, dimension = every[owner], shapely.get_dimensions(simple)
     if areas is not None:
         chosen = np.flatnonzero(dimension == 2)
         chosen = chosen[np.argsort(-shapely.area(simple[chosen]), kind="stable")]

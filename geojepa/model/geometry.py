@@ -14,6 +14,8 @@ import shapely
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from geojepa.data.features import primitive_parts
+
 _RADII = np.pi * np.array([0.5, 1.0, 2.0, 4.0])
 _ANGLES = np.pi * np.arange(12) / 12
 # (F, 2) frequencies of the upper half-plane; the lower one holds the conjugates
@@ -212,10 +214,7 @@ def _simple_parts(
     geometry: NDArray[np.object_],
 ) -> tuple[NDArray[np.object_], NDArray[np.intp], NDArray[np.intp]]:
     """Simple parts of the highest dimension, each one's owner, and the dimension of all owners."""
-    parts, owner = shapely.get_parts(geometry, return_index=True)
-    while (shapely.get_type_id(parts) > 3).any():
-        parts, inner = shapely.get_parts(parts, return_index=True)
-        owner = owner[inner]
+    parts, owner = primitive_parts(geometry)
     there = ~(shapely.is_empty(parts) | shapely.is_missing(parts))
     parts, owner = parts[there], owner[there]
     part_dimension = shapely.get_dimensions(parts).astype(np.intp)

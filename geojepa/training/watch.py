@@ -6,7 +6,6 @@ model that counts is fitted to the tiles that the probe learns from.
 
 import numpy as np
 import torch
-from scipy.linalg import eigh
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -17,12 +16,12 @@ from geojepa.model.batch import Batches
 from geojepa.model.embedding import embed_tiles, fit_codebook
 from geojepa.model.jepa import GeoJEPA
 from geojepa.training.config import TrainConfig
-from geojepa.training.rank import effective_rank
+from geojepa.training.rank import effective_rank, lidar
 from geojepa.training.sampling import masks_of_step
 
 MAX_TILES = 192
-# of LiDAR: draws of masks, tiles, and what is added to the scatter within a class
-VIEWS, VIEWED, DELTA = 4, 32, 1e-4
+# of LiDAR: draws of masks, and tiles
+VIEWS, VIEWED = 4, 32
 
 
 def watch(
@@ -124,23 +123,3 @@ def seen_twice(tokens: np.ndarray, is_context: np.ndarray) -> np.ndarray:
     chosen = np.flatnonzero(is_context.sum(axis=0) >= 2)
     first = np.argsort(~is_context, axis=0, kind="stable")[:2, chosen]
     return tokens[first, chosen]
-
-
-def lidar(views: np.ndarray) -> float:
-    """LiDAR of (views, n, D) embeddings: the rank of what tells classes apart (arXiv:2312.04000).
-
-    exp of the entropy of the eigenvalues of between-class scatter in units of within-class scatter;
-    a tile or a token is a class, its views are the samples. 1 where there is no class.
-    """
-    if views.shape[1] == 0:
-        return 1.0
-    views = views.astype(np.float64)
-    mean = views.mean(axis=0)
-    between = np.cov(mean.T, bias=True)
-    apart = (views - mean).reshape(-1, views.shape[-1])
-    within = apart.T @ apart / len(apart) + DELTA * np.eye(views.shape[-1])
-    values = eigh(between, within, eigvals_only=True).clip(min=0)
-    if values.sum() == 0:
-        return 1.0
-    share = values / values.sum() + 1e-12
-    return float(np.exp(-(share * np.log(share)).sum()))
