@@ -63,8 +63,8 @@ def stopped_and_resumed(monkeypatch: pytest.MonkeyPatch) -> "Callable[..., Path]
     def train(corpus: "Corpus", out: "Path", config: "TrainConfig") -> "Path":
         save = record.save_checkpoint
 
-        def save_and_stop(*values):
-            save(*values)
+        def save_and_stop(*values, **told):
+            save(*values, **told)
             raise Stopped
 
         with monkeypatch.context() as patch:

@@ -26,7 +26,7 @@ def half_fraction(factors: Sequence[str]) -> tuple[str, ...]:
     """
     if len(set(factors)) != len(LETTERS) or "recipe" in factors:
         raise GeoJEPAError(
-            "a half fraction changes four parts: name four different factors, without recipe, "
+            "a half fraction is of four changes: name four different factors, without recipe, "
             f"not {'; '.join(factors)}"
         )
     return ("recipe", *map(TOGETHER.join, (*combinations(factors, 2), tuple(factors))))
