@@ -101,10 +101,10 @@ class TrainConfig:
             value = getattr(self, name)
             if not least <= value <= most:
                 raise GeoJEPAError(f"{name} {value}: give a whole number from {least} to {most}")
-        shares = {"momentum": self.momentum, "warm_up": (self.warm_up,)}
-        for name, values in (shares | {"cooldown": (self.cooldown,)}).items():
-            if not all(0 <= value <= 1 for value in values):
-                raise GeoJEPAError(f"{name} {getattr(self, name)}: give numbers from 0 to 1")
+        for name in ("momentum", "warm_up", "cooldown"):
+            value = getattr(self, name)
+            if not all(0 <= one <= 1 for one in (value if isinstance(value, tuple) else (value,))):
+                raise GeoJEPAError(f"{name} {value}: give numbers from 0 to 1")
         if not (0 < self.learning_rate < inf and self.clip > 0):
             raise GeoJEPAError("learning_rate and clip: give numbers above 0")
         if not all(0 <= one < inf for one in (self.final_learning_rate, *self.weight_decay)):

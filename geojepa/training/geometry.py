@@ -149,9 +149,9 @@ def pretrain_geometry(
         measured.append({name: value.detach() for name, value in terms.items()})
         if half is not None and time.monotonic() - saved > SAVE_SECONDS:
             measured = [{k: float(v) for k, v in row.items()} for row in measured[-steps // 10 :]]
-            told = {"step": f"{step + 1}", "seconds": f"{seconds + time.monotonic() - started}"}
-            save_checkpoint(half, both, optimizer, **told, measured=json.dumps(measured))
             saved = time.monotonic()
+            now = {"step": step + 1, "seconds": seconds + saved - started}
+            save_checkpoint(half, both, optimizer, **now, measured=json.dumps(measured))
     # gradients that are left would count in the clipping of the run that comes after
     optimizer.zero_grad()
     network.eval().requires_grad_(False)
