@@ -1,19 +1,22 @@
 """Several processes are as one: loss, gradients, tiles, files, stopping and going on."""
 
 import json
+import multiprocessing
 import os
-import signal
+import runpy
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing
 from torch import Tensor
+from torch.multiprocessing import start_processes
 
 from geojepa.data.corpus import Corpus
 from geojepa.errors import GeoJEPAError
@@ -58,40 +61,62 @@ CONFIG = TrainConfig(
     pass_tiles=6,
     fold=-1,
 )
-# a run by as many processes as torchrun starts; each leaves its number, for signals
+# a run by as many processes as are started
 SCRIPT = """
-import json, os, sys
-from pathlib import Path
+import json, sys
 from geojepa.data.corpus import Corpus
 from geojepa.training import loop, record
 from geojepa.training.config import config_from_dict
 record.SAVE_SECONDS = float(sys.argv[4])
-Path(sys.argv[0]).with_name("pid" + os.environ.get("RANK", "0")).write_text(str(os.getpid()))
 config = config_from_dict(json.loads(sys.argv[3]))
 loop.pretrain(Corpus.open(sys.argv[1]), sys.argv[2], config, "cpu")
 """
 
 
-def command(
-    corpus, out: Path, config: TrainConfig, world: int, folder: Path, save: float = -1.0
-) -> list[str]:
-    """A run that saves all so many seconds, by default after every step."""
+# processes that start from one that has imported all this save seconds each
+multiprocessing.set_forkserver_preload(["geojepa.training.loop", "torch._dynamo"])
+
+
+def values(corpus, out: Path, config: TrainConfig, folder: Path, save: float = -1.0) -> list[str]:
+    """The script and its values: a run that saves all so many seconds, by default every step."""
     script = folder / "script.py"
     script.write_text(SCRIPT)
-    values = [str(script), str(corpus.paths[0]), str(out), json.dumps(config_to_dict(config))]
-    values.append(str(save))
+    told = json.dumps(config_to_dict(config))
+    return [str(script), str(corpus.paths[0]), str(out), told, str(save)]
+
+
+def command(world: int, script: list[str]) -> list[str]:
     if world == 1:
-        return [sys.executable, *values]
+        return [sys.executable, *script]
     start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
-    return [sys.executable, *start, *values]
+    return [sys.executable, *start, *script]
 
 
-def train(corpus, out: Path, config: TrainConfig, world: int, folder: Path) -> str:
-    done = subprocess.run(
-        command(corpus, out, config, world, folder), capture_output=True, text=True
-    )
+def by_torchrun(world: int, script: list[str]) -> str:
+    """What a script says that torchrun starts."""
+    done = subprocess.run(command(world, script), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
+
+
+def as_torchrun_would(rank: int, world: int, port: int, script: list[str]) -> None:
+    """Run a script here, told of the others as torchrun tells it; keep what it says."""
+    with Path(script[0]).with_name(f"said{rank}").open("w") as said:
+        os.dup2(said.fileno(), sys.stdout.fileno())
+        os.dup2(said.fileno(), sys.stderr.fileno())
+    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world}
+    told |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in told.items()})
+    sys.argv = script
+    runpy.run_path(script[0], run_name="__main__")
+
+
+def forked(world: int, script: list[str], join: bool = True):
+    """The same without torchrun, whose every process imports PyTorch anew."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        about = (world, free.getsockname()[1], script)
+    return start_processes(as_torchrun_would, about, world, join, start_method="forkserver")
 
 
 def read(run: Path) -> tuple[list[dict], dict[str, torch.Tensor]]:
@@ -114,19 +139,23 @@ def assert_equal_runs(one: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "loss",
-    [CONFIG.loss, LossConfig(mean="token", sets="sum", vicreg_weight=0.02)],
+    ("loss", "start"),
+    [
+        (CONFIG.loss, by_torchrun),
+        (LossConfig(mean="token", sets="sum", vicreg_weight=0.02), forked),
+    ],
     ids=["ours", "paper"],
 )
-def test_two_processes_train_as_one(loss, tiny_corpus, tmp_path):
+def test_two_processes_train_as_one(loss, start, tiny_corpus, tmp_path):
     config = replace(CONFIG, loss=loss)
     one = pretrain(tiny_corpus, tmp_path / "one", config, "cpu")
-    said = train(tiny_corpus, tmp_path / "two", config, 2, tmp_path)
+    said = start(2, values(tiny_corpus, tmp_path / "two", config, tmp_path))
     assert_equal_runs(one, tmp_path / "two")
-    assert said.count("of 9, loss") == 3
     facts = json.loads((tmp_path / "two/config.json").read_text())
     assert facts["processes"] == 2
-    assert "Warning" not in said
+    if start is by_torchrun:
+        assert said.count("of 9, loss") == 3
+        assert "Warning" not in said
 
 
 def statistics(rank: int, world: int, address: str, folder: str, corpus: str) -> None:
@@ -180,7 +209,7 @@ def shares(rank: int, world: int) -> dict[str, torch.Tensor]:
 def test_statistics_and_gradients_are_those_of_all_tokens(tiny_corpus, tmp_path):
     address = f"file://{tmp_path}/meet"
     about = (2, address, str(tmp_path), str(tiny_corpus.paths[0]))
-    torch.multiprocessing.spawn(statistics, about, nprocs=2)
+    start_processes(statistics, about, 2, start_method="forkserver")
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     expected = shares(0, 1)
     for name in ("spread", "total", "count"):
@@ -233,40 +262,41 @@ def test_every_tile_of_a_step_is_with_one_process(world):
     assert sorted(np.concatenate(seen)) == rows.tolist()
 
 
-def stop_at(process: subprocess.Popen, out: Path, step: int, receiver: Path | None = None) -> None:
-    """Send SIGTERM, to the process whose number a file holds, once a run has told so many steps."""
+def wait_for(step: int, out: Path, is_over: Callable[[], bool]) -> None:
+    """Return once a run has told so many steps."""
     metrics = out / "metrics.jsonl"
     for _ in range(60_000):
         if metrics.exists() and len(metrics.read_text().splitlines()) >= step:
-            break
-        assert process.poll() is None, "the run ended before it could be stopped"
+            return
+        assert not is_over(), "the run ended before it could be stopped"
         time.sleep(0.001)
-    pid = int(receiver.read_text()) if receiver else process.pid
-    os.kill(pid, signal.SIGTERM)
 
 
-def started_and_stopped(
-    corpus, out: Path, config: TrainConfig, world: int, folder: Path, receiver: str = ""
-) -> tuple[int, str]:
-    """Exit status and words of a run that saves nothing but when it is asked to stop."""
+def started_and_stopped(world: int, script: list[str], out: Path) -> tuple[int, str]:
+    """Exit status and words of a run, by torchrun if there are several, that is asked to stop."""
     process = subprocess.Popen(
-        command(corpus, out, config, world, folder, save=1e9),
+        command(world, script),
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
     )
-    stop_at(process, out, 3, folder / receiver if receiver else None)
+    wait_for(3, out, lambda: process.poll() is not None)
+    process.terminate()
     said = process.communicate()[1]
-    assert "the same command goes on" in said, said
-    assert (out / "checkpoint.safetensors").exists()
-    assert not (out / "model.safetensors").exists()
     return process.returncode, said
 
 
+def assert_saved(out: Path, said: str) -> None:
+    assert said.count("the same command goes on") == 1, said
+    assert (out / "checkpoint.safetensors").exists()
+    assert not (out / "model.safetensors").exists()
+
+
 def test_sigterm_saves_and_the_same_command_goes_on(tiny_corpus, tmp_path):
-    config = replace(CONFIG, epochs=10, model=replace(MODEL, dropout=0.1))
+    config = replace(CONFIG, epochs=5, model=replace(MODEL, dropout=0.1))
     out = tmp_path / "run"
-    code, said = started_and_stopped(tiny_corpus, out, config, 1, tmp_path)
+    code, said = started_and_stopped(1, values(tiny_corpus, out, config, tmp_path, 1e9), out)
+    assert_saved(out, said)
     assert code == 143
     assert "Traceback" not in said
     pretrain(tiny_corpus, out, config, "cpu")
@@ -275,13 +305,27 @@ def test_sigterm_saves_and_the_same_command_goes_on(tiny_corpus, tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("receiver", ["", "pid1"], ids=["torchrun", "the second process"])
-def test_sigterm_stops_all_processes_after_the_same_step(receiver, tiny_corpus, tmp_path):
-    config = replace(CONFIG, epochs=400)
+def test_sigterm_to_torchrun_saves_once(tiny_corpus, tmp_path):
     out = tmp_path / "run"
-    code, said = started_and_stopped(tiny_corpus, out, config, 2, tmp_path, receiver)
+    script = values(tiny_corpus, out, replace(CONFIG, epochs=400), tmp_path, 1e9)
+    code, said = started_and_stopped(2, script, out)
+    assert_saved(out, said)
     assert code != 0
-    assert said.count("the same command goes on") == 1
+    assert "gloo" not in said.lower()
+
+
+@pytest.mark.parametrize("receiver", [0, 1])
+def test_sigterm_to_one_stops_all_processes_after_the_same_step(receiver, tiny_corpus, tmp_path):
+    out = tmp_path / "run"
+    script = values(tiny_corpus, out, replace(CONFIG, epochs=400), tmp_path, 1e9)
+    started = forked(2, script, join=False).processes
+    wait_for(3, out, lambda: not started[0].is_alive())
+    started[receiver].terminate()
+    for process in started:
+        process.join()
+        assert process.exitcode == 143
+    said = "".join((tmp_path / f"said{rank}").read_text() for rank in (0, 1))
+    assert_saved(out, said)
     assert "gloo" not in said.lower()
 
 
@@ -294,18 +338,18 @@ def test_processes_without_a_common_folder_are_refused(tiny_corpus, tmp_path, mo
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_another_number_of_processes_goes_on(before, after, tiny_corpus, tmp_path):
-    config = replace(CONFIG, epochs=8)
+    config = replace(CONFIG, epochs=5)
     out = tmp_path / "run"
-    process = subprocess.Popen(
-        command(tiny_corpus, out, config, before, tmp_path),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    stop_at(process, out, 2)
-    process.wait()
+    script = values(tiny_corpus, out, config, tmp_path)
+    first = forked(before, script, join=False).processes
+    wait_for(2, out, lambda: not first[0].is_alive())
+    first[0].terminate()
+    for process in first:
+        process.join()
+        assert process.exitcode == 143
     assert not (out / "model.safetensors").exists()
     steps = len((out / "metrics.jsonl").read_text().splitlines())
-    train(tiny_corpus, out, config, after, tmp_path)
+    forked(after, script)
     whole = pretrain(tiny_corpus, tmp_path / "whole", config, "cpu")
     assert steps < len(read(whole)[0])
     rows, others = read(out)[0], read(whole)[0]
