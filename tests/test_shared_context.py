@@ -23,10 +23,10 @@ BATCHES = {
 IMPLS = ["reference", "triton"]
 
 
-def inputs(contexts, sets, head_dim, dtype=torch.float32):
+def inputs(contexts, sets, head_dim, dtype=torch.float32, heads=2):
     """Random q, k and v of all tokens."""
     tokens = sum(contexts) + sum(map(sum, sets))
-    return [draw(tokens, 2, head_dim, seed=seed, dtype=dtype) for seed in range(3)]
+    return [draw(tokens, heads, head_dim, seed=seed, dtype=dtype) for seed in range(3)]
 
 
 def call(contexts, sets, **options):
@@ -45,7 +45,8 @@ def test_it_is_as_exact_as_the_masked_softmax(impl, dtype, name):
     for head_dim in {"two sets": (16, 24, 64), "long": (24,)}.get(name, (32, 48)):
         assert_as_exact_as_torch(
             call(contexts, sets, impl=impl),
-            inputs(contexts, sets, head_dim, dtype),
+            # of its many blocks, those of one head take the interpreter long enough
+            inputs(contexts, sets, head_dim, dtype, heads=1 if name == "long" else 2),
             same_tile(contexts, sets),
         )
 

@@ -170,6 +170,16 @@ class Results:
 
     def _replicates(self, fits: pd.DataFrame, measure: str) -> np.ndarray:
         """Values of a measure for each seed, on the sample and each replicate: (S, R)."""
+        key = measure, *fits["fit"]
+        if key not in self._replicated:
+            self._replicated[key] = self._replicate(fits, measure)
+        return self._replicated[key]
+
+    @cached_property
+    def _replicated(self) -> dict[tuple, np.ndarray]:
+        return {}
+
+    def _replicate(self, fits: pd.DataFrame, measure: str) -> np.ndarray:
         metric, columns = MEASURES[measure]
         found = []
         for frame in self._seeds(fits):

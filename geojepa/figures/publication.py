@@ -91,10 +91,9 @@ def credit(corpus: Corpus) -> str:
 
 def attribute(figure: Figure, text: str) -> None:
     """Draw the sources of a figure below it, once."""
-    if figure.legends:
-        # laid out once and then held: else a legend below the panels is drawn over the note
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+    # laid out once and then held, which saves time; else a legend below is drawn over the note
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     for legend in figure.legends:
         legend.set_bbox_to_anchor((0, 0, 1, 1), transform=figure.transFigure)
     for old in [t for t in figure.texts if t.get_gid() == "attribution"]:
