@@ -43,6 +43,8 @@ def use_style() -> None:
             "axes.spines.right": False,
             "axes.edgecolor": GREY,
             "axes.linewidth": 0.8,
+            # an offset would be written over the title
+            "axes.formatter.useoffset": False,
             "image.interpolation": "nearest",
             # text stays text in a PDF
             "pdf.fonttype": 42,
