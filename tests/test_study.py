@@ -92,6 +92,9 @@ def test_folds_are_pooled_and_seeds_kept_apart(wide_corpus, tmp_path):
     assert not (tmp_path / "other").exists()
     with pytest.raises(GeoJEPAError, match="of another corpus"):
         compare_presets(*other, replace(results, fits=results.fits.assign(corpus="else")))
+    with pytest.raises(GeoJEPAError, match="earlier results are of fold 0 of 5, fold 1 of 5; hold"):
+        compare_presets(*other[:3], (0,), *other[4:], results)
+    assert not (tmp_path / "other").exists()
     runs = [tmp_path / "smoke-t" / f"fold0-seed{seed}" for seed in (0, 1)]
     facts = json.loads((runs[1] / "config.json").read_text())
     # of a version that had one setting less

@@ -60,7 +60,8 @@ def compare_presets(
             measured again, and a system whose settings have changed since is measured anew.
 
     Raises:
-        GeoJEPAError: something cannot be held out, or `earlier` is of another corpus.
+        GeoJEPAError: something cannot be held out, or `earlier` is of another corpus or of other
+            parts of it.
     """
     if earlier is not None and set(earlier.fits.get("corpus", ())) != {corpus.hash}:
         raise GeoJEPAError(
@@ -69,6 +70,11 @@ def compare_presets(
         )
     epochs = epochs or settings_named(names[0]).epochs
     splits = [_split(corpus, part) for part in held]
+    if earlier is not None and set(earlier.fits["fold"]) != {split.name for split in splits}:
+        raise GeoJEPAError(
+            f"the earlier results are of {', '.join(earlier.fits['fold'].unique())}; "
+            "hold out the same, or measure without them"
+        )
 
     def is_known(name: str, settings: str, seeds: Sequence[int]) -> bool:
         return earlier is not None and has(earlier, name, settings, splits, seeds)
