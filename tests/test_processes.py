@@ -61,7 +61,7 @@ CONFIG = TrainConfig(
     pass_tiles=6,
     fold=-1,
 )
-# a run by as many processes as are started
+# a run by as many processes as are started; it saves all so many seconds
 SCRIPT = """
 import json, sys
 from geojepa.data.corpus import Corpus
@@ -112,11 +112,11 @@ def as_torchrun_would(rank: int, world: int, port: int, script: list[str]) -> No
 
 
 def forked(world: int, script: list[str], join: bool = True):
-    """The same without torchrun, whose every process imports PyTorch anew."""
+    """The same without torchrun, whose every process imports PyTorch anew; none outlives us."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         about = (world, free.getsockname()[1], script)
-    return start_processes(as_torchrun_would, about, world, join, start_method="forkserver")
+    return start_processes(as_torchrun_would, about, world, join, True, "forkserver")
 
 
 def read(run: Path) -> tuple[list[dict], dict[str, torch.Tensor]]:
@@ -209,7 +209,7 @@ def shares(rank: int, world: int) -> dict[str, torch.Tensor]:
 def test_statistics_and_gradients_are_those_of_all_tokens(tiny_corpus, tmp_path):
     address = f"file://{tmp_path}/meet"
     about = (2, address, str(tmp_path), str(tiny_corpus.paths[0]))
-    start_processes(statistics, about, 2, start_method="forkserver")
+    start_processes(statistics, about, 2, True, True, "forkserver")
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     expected = shares(0, 1)
     for name in ("spread", "total", "count"):
