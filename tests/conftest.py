@@ -9,8 +9,6 @@ import torch
 # before any kernel is imported: without a GPU, Triton's interpreter runs them on the CPU
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
-# UMAP compiles longer than it maps a hundred tiles
-os.environ.setdefault("NUMBA_OPT", "0")
 # what PyTorch's deterministic mode asks of cuBLAS
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 

@@ -272,7 +272,7 @@ def test_benchmark_on_tiles_that_the_run_was_trained_on(refused, tmp_path, tiny_
         *("benchmark", run_folder, tiny_corpus.paths[0]),
         *("--split", "fold 2 of 5", "--out", tmp_path / "t.csv"),
     )
-    assert re.search(r"was trained on \d+ of \d+ test tiles; .* --transductive", told)
+    assert re.search(r"has seen \d+ of \d+ test tiles; .* --transductive", told)
     assert names_below(tmp_path) == set()
 
 

@@ -47,7 +47,7 @@ def benchmark(
         probes: heads of systems that have none of their own: LIN, MLP, kNN, GBM.
         seeds: of the heads that draw.
         label_share: share of the training and validation tiles whose label the heads see.
-        transductive: accept systems that were trained on test tiles, and say so in the table.
+        transductive: accept systems that have seen test tiles, and say so in the table.
         rule: of the labels. By `paper` a task's tiles are those that its own draw keeps, no
             further thinned ones; masked views hide the evidence of rule `exact`.
 
@@ -137,12 +137,12 @@ def refuse_seen(
     is_unclear = len(others) > 0 and any("/" in key for key in [*others, *test])
     if count and not transductive:
         raise GeoJEPAError(
-            f"{name}: was trained on {count} of {len(test)} test tiles; test on the split that it"
+            f"{name}: has seen {count} of {len(test)} test tiles; test on the split that it"
             " was trained for, or accept it with --transductive"
         )
     if is_unclear and not transductive:
         raise GeoJEPAError(
-            f"{name}: was trained on {len(others)} footprints that this corpus does not have, and"
+            f"{name}: has seen {len(others)} footprints that this corpus does not have, and"
             " which may cover its test tiles; test on the corpus that it was trained on, or accept"
             " it with --transductive"
         )
