@@ -188,7 +188,7 @@ def benchmark(
         probes: heads: LIN, MLP, kNN, GBM.
         probe_seeds: seeds of the heads that draw.
         split: such as "fold 1 of 5"; without, the splits that the runs held out.
-        transductive: accept test tiles that the run was trained on, and say so in the table.
+        transductive: accept test tiles that the run has seen, and say so in the table.
         rule: of the labels: ours, or the paper's on the tiles that it keeps.
         weights: of the run's end, or of its best moment by the probe on validation tiles.
         device: where to compute.

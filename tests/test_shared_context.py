@@ -3,6 +3,7 @@
 import pytest
 import torch
 from attention_oracle import (
+    DEVICE,
     DTYPES,
     assert_as_exact_as_torch,
     draw,
@@ -42,11 +43,12 @@ def call(contexts, sets, **options):
 @pytest.mark.parametrize("impl", IMPLS)
 def test_it_is_as_exact_as_the_masked_softmax(impl, dtype, name):
     contexts, sets = BATCHES[name]
+    # of its many blocks, those of one head take the interpreter long enough
+    heads = 1 if (name, impl, DEVICE) == ("long", "triton", "cpu") else 2
     for head_dim in {"two sets": (16, 24, 64), "long": (24,)}.get(name, (32, 48)):
         assert_as_exact_as_torch(
             call(contexts, sets, impl=impl),
-            # of its many blocks, those of one head take the interpreter long enough
-            inputs(contexts, sets, head_dim, dtype, heads=1 if name == "long" else 2),
+            inputs(contexts, sets, head_dim, dtype, heads),
             same_tile(contexts, sets),
         )
 
